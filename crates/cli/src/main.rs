@@ -1,0 +1,3 @@
+//! The program `prospect`.
+
+fn main() {}
