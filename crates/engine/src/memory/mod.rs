@@ -1,0 +1,4 @@
+//! Memory: one arena a device, reserved once, and the ledger of what is asked of it.
+
+pub mod arena;
+pub mod ledger;

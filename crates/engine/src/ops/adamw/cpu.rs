@@ -1,0 +1,132 @@
+//! AdamW on the CPU.
+
+use rayon::prelude::*;
+
+use super::{BLOCK_SIZE, Hyper, Rule};
+use crate::ops::nf4::tables;
+
+const CHUNK: usize = 16 * 1024;
+
+/// The scalars of one update, rounded to f32 once.
+struct Factors {
+    beta1: f32,
+    beta2: f32,
+    one_less_beta1: f32,
+    one_less_beta2: f32,
+    step_size: f32,
+    decay: f32,
+    /// The denominator is `sqrt(v) * root + eps`.
+    root: f32,
+    eps: f32,
+    decay_first: bool,
+}
+
+impl Factors {
+    fn new(rule: Rule, hyper: Hyper) -> Factors {
+        let step = hyper.step as f64;
+        let (correction1, correction2) =
+            (1.0 - hyper.beta1.powf(step), (1.0 - hyper.beta2.powf(step)).sqrt());
+        let (step_size, root, eps) = match rule {
+            Rule::Torch => (hyper.learning_rate / correction1, 1.0 / correction2, hyper.eps),
+            Rule::BitsAndBytes => {
+                (hyper.learning_rate * correction2 / correction1, 1.0, hyper.eps * correction2)
+            }
+        };
+        Factors {
+            beta1: hyper.beta1 as f32,
+            beta2: hyper.beta2 as f32,
+            one_less_beta1: (1.0 - hyper.beta1) as f32,
+            one_less_beta2: (1.0 - hyper.beta2) as f32,
+            step_size: step_size as f32,
+            decay: (1.0 - hyper.learning_rate * hyper.weight_decay) as f32,
+            root: root as f32,
+            eps: eps as f32,
+            decay_first: rule == Rule::Torch,
+        }
+    }
+
+    /// One element: its moments are updated in place and the new parameter is returned.
+    fn element(&self, p: f32, g: f32, m: &mut f32, v: &mut f32) -> f32 {
+        *m = *m * self.beta1 + self.one_less_beta1 * g;
+        *v = *v * self.beta2 + self.one_less_beta2 * g * g;
+        let step = self.step_size * *m / (v.sqrt() * self.root + self.eps);
+        if self.decay_first { p * self.decay - step } else { (p - step) * self.decay }
+    }
+}
+
+pub(super) fn full(
+    param: &mut [f32],
+    gradient: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    rule: Rule,
+    hyper: Hyper,
+) {
+    let factors = Factors::new(rule, hyper);
+    let states = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+    param.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(states).for_each(
+        |((p, g), (m, v))| {
+            for i in 0..p.len() {
+                if rule == Rule::BitsAndBytes && !g[i].is_finite() {
+                    (m[i], v[i]) = (0.0, 0.0);
+                } else {
+                    p[i] = factors.element(p[i], g[i], &mut m[i], &mut v[i]);
+                }
+            }
+        },
+    );
+}
+
+/// A moment in 8-bit codes.
+pub(super) struct Codes<'a> {
+    pub(super) codes: &'a mut [u8],
+    pub(super) absmax: &'a mut [f32],
+}
+
+pub(super) fn blockwise(
+    param: &mut [f32],
+    gradient: &[f32],
+    m: Codes<'_>,
+    v: Codes<'_>,
+    hyper: Hyper,
+) {
+    let factors = Factors::new(Rule::BitsAndBytes, hyper);
+    let (signed, unsigned) = (tables::dynamic_signed(), tables::dynamic_unsigned());
+    let (m_bounds, v_bounds): ([f32; 255], [f32; 255]) =
+        (tables::thresholds(signed), tables::thresholds(unsigned));
+    let m_blocks = m.codes.par_chunks_mut(BLOCK_SIZE).zip(m.absmax.par_iter_mut());
+    let v_blocks = v.codes.par_chunks_mut(BLOCK_SIZE).zip(v.absmax.par_iter_mut());
+    let blocks = param.par_chunks_mut(BLOCK_SIZE).zip(gradient.par_chunks(BLOCK_SIZE));
+    blocks.zip(m_blocks.zip(v_blocks)).for_each(
+        |((p, g), ((m_codes, m_absmax), (v_codes, v_absmax)))| {
+            let (mut m, mut v) = ([0f32; BLOCK_SIZE], [0f32; BLOCK_SIZE]);
+            for i in 0..p.len() {
+                if g[i].is_finite() {
+                    m[i] = signed[m_codes[i] as usize] * *m_absmax;
+                    v[i] = unsigned[v_codes[i] as usize] * *v_absmax;
+                    p[i] = factors.element(p[i], g[i], &mut m[i], &mut v[i]);
+                }
+            }
+            *m_absmax = m.iter().fold(0.0, |max: f32, m| max.max(m.abs()));
+            *v_absmax = v.iter().fold(0.0, |max: f32, v| max.max(*v));
+            for i in 0..p.len() {
+                m_codes[i] = nearest(&m_bounds, m[i], *m_absmax);
+                // The code must have the moment's sign, or the parameter would move the wrong way.
+                let value = signed[m_codes[i] as usize];
+                if value.is_sign_negative() != m[i].is_sign_negative() {
+                    m_codes[i] = if m[i] > 0.0 {
+                        m_codes[i].saturating_add(1)
+                    } else {
+                        m_codes[i].saturating_sub(1)
+                    };
+                }
+                v_codes[i] = nearest(&v_bounds, v[i], *v_absmax);
+            }
+        },
+    );
+}
+
+fn nearest(bounds: &[f32; 255], value: f32, absmax: f32) -> u8 {
+    let scaled = if absmax > 0.0 { value / absmax } else { 0.0 };
+    bounds.partition_point(|bound| scaled >= *bound) as u8
+}

@@ -1,0 +1,180 @@
+//! Log-probabilities under a linear head on the CPU.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{Items, TILE_ROWS, TILE_VOCABULARY};
+use crate::cpu::gemm::{Matrix, multiply};
+use crate::cpu::simd;
+use crate::tensor::{Tensor, View};
+
+/// The head's weight, handed out in f32 tiles of rows.
+pub(super) struct Head<'a> {
+    weight: View<'a>,
+    widened: Option<Tensor>,
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn new(weight: View<'a>, widened: Option<Tensor>) -> Head<'a> {
+        Head { weight, widened }
+    }
+
+    fn tile(&mut self, tokens: Range<usize>) -> &[f32] {
+        let view = self.weight.slice(tokens);
+        match &mut self.widened {
+            None => view.as_slice(),
+            Some(buffer) => {
+                let from: &[bf16] = view.as_slice();
+                let to = &mut buffer.as_mut_slice::<f32>()[..from.len()];
+                to.par_iter_mut()
+                    .zip(from)
+                    .with_min_len(4096)
+                    .for_each(|(to, from)| *to = from.to_f32());
+                to
+            }
+        }
+    }
+}
+
+/// The items of each row, in their order: `order[starts[r]..starts[r + 1]]`.
+struct ByRow {
+    starts: Vec<usize>,
+    order: Vec<usize>,
+}
+
+impl ByRow {
+    fn new(items: Items<'_>, rows: usize) -> ByRow {
+        let mut starts = vec![0; rows + 1];
+        for row in items.rows {
+            starts[*row as usize + 1] += 1;
+        }
+        for row in 0..rows {
+            starts[row + 1] += starts[row];
+        }
+        let mut next = starts.clone();
+        let mut order = vec![0; items.rows.len()];
+        for (item, row) in items.rows.iter().enumerate() {
+            order[next[*row as usize]] = item;
+            next[*row as usize] += 1;
+        }
+        ByRow { starts, order }
+    }
+
+    fn of(&self, row: usize) -> &[usize] {
+        &self.order[self.starts[row]..self.starts[row + 1]]
+    }
+}
+
+/// Calls `visit` for every tile: its rows, its tokens and its logits (row-major, as wide as the tile).
+fn for_each_tile(
+    x: &[f32],
+    head: &mut Head<'_>,
+    rows: Range<usize>,
+    logits: &mut [f32],
+    mut visit: impl FnMut(Range<usize>, &mut [f32], &[f32]),
+) {
+    let (v, c) = (head.weight.rows(), head.weight.cols());
+    for start in (0..v).step_by(TILE_VOCABULARY) {
+        let tokens = start..(start + TILE_VOCABULARY).min(v);
+        let width = tokens.len();
+        let weight = head.tile(tokens.clone());
+        let logits = &mut logits[..rows.len() * width];
+        let x = Matrix::new(&x[rows.start * c..rows.end * c], rows.len(), c, c);
+        multiply(x, Matrix::new(weight, width, c, c).transposed(), 1.0, false, logits, width);
+        visit(tokens, logits, weight);
+    }
+}
+
+pub(super) fn forward(
+    x: &[f32],
+    mut head: Head<'_>,
+    items: Items<'_>,
+    lse: &mut [f32],
+    logps: &mut [f32],
+    logits: &mut [f32],
+) {
+    let by_row = ByRow::new(items, lse.len());
+    for start in (0..lse.len()).step_by(TILE_ROWS) {
+        let rows = start..(start + TILE_ROWS).min(lse.len());
+        // Largest logit and sum of exponentials so far.
+        let mut sums = vec![(f32::NEG_INFINITY, 0f32); rows.len()];
+        for_each_tile(x, &mut head, rows.clone(), logits, |tokens, logits, _| {
+            let width = tokens.len();
+            sums.par_iter_mut().zip(logits.par_chunks(width)).for_each(|((top, sum), row)| {
+                simd::vectorized(
+                    #[inline(always)]
+                    || {
+                        let new_top = simd::max(row).max(*top);
+                        *sum = *sum * simd::exp(*top - new_top)
+                            + simd::lane_sum(width, |i| simd::exp(row[i] - new_top));
+                        *top = new_top;
+                    },
+                );
+            });
+            for row in rows.clone() {
+                for item in by_row.of(row) {
+                    let target = items.targets[*item] as usize;
+                    if tokens.contains(&target) {
+                        logps[*item] = logits[(row - rows.start) * width + target - tokens.start];
+                    }
+                }
+            }
+        });
+        for (row, (top, sum)) in rows.clone().zip(sums) {
+            lse[row] = top + sum.ln();
+            for item in by_row.of(row) {
+                logps[*item] -= lse[row];
+            }
+        }
+    }
+}
+
+/// Where the gradients go.
+pub(super) struct Gradients<'a> {
+    pub(super) dx: &'a mut [f32],
+    pub(super) dweight: Option<&'a mut [f32]>,
+}
+
+pub(super) fn backward(
+    dlogps: &[f32],
+    x: &[f32],
+    mut head: Head<'_>,
+    items: Items<'_>,
+    lse: &[f32],
+    mut gradients: Gradients<'_>,
+    logits: &mut [f32],
+) {
+    let c = head.weight.cols();
+    let by_row = ByRow::new(items, lse.len());
+    let row_sum = |row: usize| by_row.of(row).iter().map(|item| dlogps[*item]).sum::<f32>();
+    for start in (0..lse.len()).step_by(TILE_ROWS) {
+        let rows = start..(start + TILE_ROWS).min(lse.len());
+        for_each_tile(x, &mut head, rows.clone(), logits, |tokens, logits, weight| {
+            let width = tokens.len();
+            logits.par_chunks_mut(width).zip(rows.clone()).for_each(|(values, row)| {
+                let (sum, lse) = (row_sum(row), lse[row]);
+                simd::vectorized(
+                    #[inline(always)]
+                    || values.iter_mut().for_each(|value| *value = -sum * simd::exp(*value - lse)),
+                );
+                for item in by_row.of(row) {
+                    let target = items.targets[*item] as usize;
+                    if tokens.contains(&target) {
+                        values[target - tokens.start] += dlogps[*item];
+                    }
+                }
+            });
+            let dlogits = Matrix::new(logits, rows.len(), width, width);
+            let add = tokens.start > 0;
+            let dx = &mut gradients.dx[rows.start * c..rows.end * c];
+            multiply(dlogits, Matrix::new(weight, width, c, c), 1.0, add, dx, c);
+            if let Some(dweight) = &mut gradients.dweight {
+                let x = Matrix::new(&x[rows.start * c..rows.end * c], rows.len(), c, c);
+                let dweight = &mut dweight[tokens.start * c..tokens.end * c];
+                multiply(dlogits.transposed(), x, 1.0, true, dweight, c);
+            }
+        });
+    }
+}

@@ -1,0 +1,145 @@
+//! Log-probabilities of chosen tokens under a linear head, without ever holding the logits:
+//! `logp_i = x_r . w_t - log sum_v exp(x_r . w_v)` for items i = (row r, target t).
+//!
+//! * `x` (M, C) f32, `weight` (V, C) f32 or bf16, `lse` (M) f32 is saved for backward, `logps` (I) f32
+//! * a row may be scored several times: the last token of a prompt scores the first of each of its completions
+//! * the logits exist in tiles of [`TILE_ROWS`] rows by [`TILE_VOCABULARY`] columns; backward computes them again
+//! * backward: with G_r the sum of `dlogps` over the items of row r, `dlogits_rv = sum_i dlogp_i [v = t_i] - G_r
+//!   softmax_rv`; `dx = dlogits weight` is overwritten, `dweight += dlogits^T x`
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use super::expect;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::memory::arena::Category;
+use crate::tensor::{Tensor, View, ViewMut};
+
+const OP: &str = "linear_logps";
+
+/// Rows of a tile of logits.
+pub const TILE_ROWS: usize = 512;
+/// Columns of a tile of logits.
+pub const TILE_VOCABULARY: usize = 4096;
+
+/// Which rows score which tokens.
+#[derive(Clone, Copy)]
+pub struct Items<'a> {
+    /// The row of `x` of each item.
+    pub rows: &'a [u32],
+    /// The token of each item.
+    pub targets: &'a [u32],
+}
+
+/// The tile of logits and, for weights that are not f32, the tile of the weight: taken from the step's stack.
+fn workspace(x: View<'_>, weight: View<'_>) -> Result<(Tensor, Option<Tensor>)> {
+    let columns = TILE_VOCABULARY.min(weight.rows());
+    let take = |shape: (usize, usize)| x.device().scratch(shape, DType::F32, Category::Workspace);
+    let logits = take((TILE_ROWS.min(x.rows()), columns))?;
+    let widened =
+        if weight.dtype() == DType::F32 { None } else { Some(take((columns, weight.cols()))?) };
+    Ok((logits, widened))
+}
+
+fn check(x: View<'_>, weight: View<'_>, items: Items<'_>, lse: View<'_>) -> Result<()> {
+    let (m, c) = (x.rows(), weight.cols());
+    expect(OP, "x", x, (m, c), DType::F32)?;
+    if weight.dtype() != DType::BF16 {
+        expect(OP, "weight", weight, (weight.rows(), c), DType::F32)?;
+    }
+    expect(OP, "lse", lse, (m, 1), DType::F32)?;
+    let bad = items
+        .rows
+        .iter()
+        .zip(items.targets)
+        .find(|(r, t)| **r as usize >= m || **t as usize >= weight.rows());
+    match bad {
+        _ if items.rows.len() != items.targets.len() => Err(Error::Argument {
+            op: OP,
+            what: format!("{} rows and {} targets", items.rows.len(), items.targets.len()),
+            hint: "every item has one row and one target",
+        }),
+        Some((row, target)) => Err(Error::Argument {
+            op: OP,
+            what: format!(
+                "row {row} scores token {target}, but there are {m} rows and {} tokens",
+                weight.rows()
+            ),
+            hint: "the tokenizer has more tokens than the model's vocabulary; use the tokenizer of this model",
+        }),
+        None => Ok(()),
+    }
+}
+
+/// See the room's contract.
+pub fn forward(
+    x: View<'_>,
+    weight: View<'_>,
+    items: Items<'_>,
+    lse: ViewMut<'_>,
+    logps: ViewMut<'_>,
+) -> Result<()> {
+    check(x, weight, items, lse.view())?;
+    expect(OP, "logps", logps.view(), (items.rows.len(), 1), DType::F32)?;
+    let (mut logits, widened) = workspace(x, weight)?;
+    if x.device().is_plan() {
+        let (m, v, c) = (x.rows() as f64, weight.rows() as f64, x.cols() as f64);
+        x.device().book(
+            OP,
+            2.0 * m * v * c,
+            weight.bytes() as f64 + x.bytes() as f64 + 8.0 * m * v,
+        );
+        return Ok(());
+    }
+    let head = cpu::Head::new(weight, widened);
+    cpu::forward(
+        x.as_slice(),
+        head,
+        items,
+        lse.into_mut_slice(),
+        logps.into_mut_slice(),
+        logits.as_mut_slice(),
+    );
+    Ok(())
+}
+
+/// See the room's contract. `dweight` is left out where the head is frozen.
+pub fn backward(
+    dlogps: View<'_>,
+    x: View<'_>,
+    weight: View<'_>,
+    items: Items<'_>,
+    lse: View<'_>,
+    dx: ViewMut<'_>,
+    dweight: Option<ViewMut<'_>>,
+) -> Result<()> {
+    check(x, weight, items, lse)?;
+    expect(OP, "dlogps", dlogps, (items.rows.len(), 1), DType::F32)?;
+    expect(OP, "dx", dx.view(), (x.rows(), x.cols()), DType::F32)?;
+    if let Some(dweight) = &dweight {
+        expect(OP, "dweight", dweight.view(), (weight.rows(), weight.cols()), DType::F32)?;
+    }
+    let (mut logits, widened) = workspace(x, weight)?;
+    if x.device().is_plan() {
+        let (m, v, c) = (x.rows() as f64, weight.rows() as f64, x.cols() as f64);
+        let products = if dweight.is_some() { 3.0 } else { 2.0 };
+        let traffic = products * (weight.bytes() as f64 + x.bytes() as f64) + 16.0 * m * v;
+        x.device().book("linear_logps backward", 2.0 * products * m * v * c, traffic);
+        return Ok(());
+    }
+    let head = cpu::Head::new(weight, widened);
+    let gradients =
+        cpu::Gradients { dx: dx.into_mut_slice(), dweight: dweight.map(ViewMut::into_mut_slice) };
+    cpu::backward(
+        dlogps.as_slice(),
+        x.as_slice(),
+        head,
+        items,
+        lse.as_slice(),
+        gradients,
+        logits.as_mut_slice(),
+    );
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Proofs of the log-probabilities.
+
+use crate::dtype::DType;
+use crate::memory::arena::Category;
+use crate::ops::linear_logps::{self, Items};
+use crate::ops::{cast, linear_logps::TILE_VOCABULARY};
+use crate::random::Stream;
+use crate::tensor::{Tensor, View};
+use crate::testing::{
+    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
+};
+
+fn forward(x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
+    let mut lse = filled(x.device(), (x.rows(), 1), 7.0);
+    let mut logps = filled(x.device(), (items.rows.len(), 1), 7.0);
+    linear_logps::forward(x.view(), weight, items, lse.view_mut(), logps.view_mut()).unwrap();
+    (lse, logps)
+}
+
+/// The same by the definition, in f64.
+fn naive(x: &[f32], weight: &[f32], c: usize, items: Items<'_>) -> Vec<f32> {
+    let logit =
+        |row: usize, token: usize| -> f64 { dot(&x[row * c..][..c], &weight[token * c..][..c]) };
+    let one = |(row, target): (&u32, &u32)| {
+        let logits: Vec<f64> =
+            (0..weight.len() / c).map(|token| logit(*row as usize, token)).collect();
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let lse = top + logits.iter().map(|l| (l - top).exp()).sum::<f64>().ln();
+        (logits[*target as usize] - lse) as f32
+    };
+    items.rows.iter().zip(items.targets).map(one).collect()
+}
+
+#[test]
+fn two_tokens_worked_by_hand() {
+    let device = cpu();
+    // Logits 0 and ln 3: probabilities 1/4 and 3/4.
+    let (x, weight) = (tensor(&device, (1, 1), &[3f32.ln()]), tensor(&device, (2, 1), &[0.0, 1.0]));
+    let (lse, logps) = forward(&x, weight.view(), Items { rows: &[0, 0], targets: &[0, 1] });
+    assert_close("lse", lse.as_slice(), &[4f32.ln()], 1e-6);
+    assert_close("logps", logps.as_slice(), &[0.25f32.ln(), 0.75f32.ln()], 1e-6);
+}
+
+#[test]
+fn tiles_agree_with_the_definition_in_f64_and_bf16_heads_with_their_rounded_weights() {
+    let device = cpu();
+    let (m, c, v) = (520, 7, TILE_VOCABULARY + 33);
+    let (x, weight) = (normal(&device, (m, c), 1), normal(&device, (v, c), 2));
+    let mut stream = Stream::new(3, 0);
+    let rows: Vec<u32> =
+        [519, 0, 0, 512].into_iter().chain((0..44).map(|_| stream.next_u32() % m as u32)).collect();
+    let mut targets: Vec<u32> = (0..48).map(|_| stream.next_u32() % v as u32).collect();
+    targets[0] = v as u32 - 1;
+    let items = Items { rows: &rows, targets: &targets };
+    let (_, logps) = forward(&x, weight.view(), items);
+    assert_close(
+        "logps",
+        logps.as_slice(),
+        &naive(x.as_slice(), weight.as_slice(), c, items),
+        2e-5,
+    );
+
+    let mut narrow = device.scratch((v, c), DType::BF16, Category::Workspace).unwrap();
+    cast::forward(weight.view(), narrow.view_mut()).unwrap();
+    let mut rounded = filled(&device, (v, c), 0.0);
+    cast::forward(narrow.view(), rounded.view_mut()).unwrap();
+    let (_, logps) = forward(&x, narrow.view(), items);
+    assert_close(
+        "bf16 head",
+        logps.as_slice(),
+        &naive(x.as_slice(), rounded.as_slice(), c, items),
+        2e-5,
+    );
+}
+
+#[test]
+fn gradients_match_finite_differences_on_dirty_buffers() {
+    let device = cpu();
+    let (m, c, v) = (7, 33, 47);
+    let (x, weight) = (normal(&device, (m, c), 1), normal(&device, (v, c), 2));
+    let scaled: Vec<f32> = weight.as_slice::<f32>().iter().map(|w| w * 0.3).collect();
+    let weight = tensor(&device, (v, c), &scaled);
+    // Row 3 is scored three times, row 5 not at all.
+    let items = Items { rows: &[0, 3, 3, 3, 1, 6, 2, 4], targets: &[46, 0, 5, 5, 12, 33, 7, 1] };
+    let dlogps = normal(&device, (8, 1), 3);
+    let (lse, _) = forward(&x, weight.view(), items);
+    let (mut dx, mut dweight) = (filled(&device, (m, c), 9.0), filled(&device, (v, c), 2.0));
+    let dw = Some(dweight.view_mut());
+    linear_logps::backward(
+        dlogps.view(),
+        x.view(),
+        weight.view(),
+        items,
+        lse.view(),
+        dx.view_mut(),
+        dw,
+    )
+    .unwrap();
+    assert!(
+        dx.slice(5..6).as_slice::<f32>().iter().all(|d| *d == 0.0),
+        "a row that scores nothing has no gradient"
+    );
+    gradient_matches("dx", x.as_slice(), dx.as_slice(), |values| {
+        dot(
+            forward(&tensor(&device, (m, c), values), weight.view(), items).1.as_slice(),
+            dlogps.as_slice(),
+        )
+    });
+    let clean: Vec<f32> = dweight.as_slice::<f32>().iter().map(|d| d - 2.0).collect();
+    gradient_matches("dweight", weight.as_slice(), &clean, |values| {
+        dot(
+            forward(&x, tensor(&device, (v, c), values).view(), items).1.as_slice(),
+            dlogps.as_slice(),
+        )
+    });
+}
+
+#[test]
+fn a_target_past_the_vocabulary_is_refused() {
+    let device = cpu();
+    let (x, weight) = (normal(&device, (2, 3), 1), normal(&device, (5, 3), 2));
+    let (mut lse, mut logps) = (filled(&device, (2, 1), 0.0), filled(&device, (1, 1), 0.0));
+    let items = Items { rows: &[1], targets: &[5] };
+    let error =
+        linear_logps::forward(x.view(), weight.view(), items, lse.view_mut(), logps.view_mut())
+            .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("linear_logps: row 1 scores token 5, but there are 2 rows and 5 tokens")
+    );
+}
+
+#[test]
+fn plan_books_it_and_never_more_than_a_tile_of_logits() {
+    plan_takes_what_cpu_takes(|device| {
+        let x = normal(device, (600, 7), 1);
+        let weight = device.scratch((5000, 7), DType::BF16, Category::Workspace).unwrap();
+        let (lse, logps) = forward(&x, weight.view(), Items { rows: &[0, 1], targets: &[3, 4] });
+        let mut dx = normal(device, (600, 7), 1);
+        let items = Items { rows: &[0, 1], targets: &[3, 4] };
+        linear_logps::backward(
+            logps.view(),
+            x.view(),
+            weight.view(),
+            items,
+            lse.view(),
+            dx.view_mut(),
+            None,
+        )
+        .unwrap();
+        assert!(device.peak_bytes() < 4 * 512 * 4096 + 4 * 4096 * 7 + 300_000);
+    });
+}

@@ -1,0 +1,46 @@
+//! The ops: one room each, with the formula, the arguments' shapes and what is saved for backward at its top.
+//!
+//! Outputs that are parameters' gradients are added to; every other output is overwritten, unless the room says
+//! so. Reading order: what a step of a decoder meets first comes first.
+
+pub mod embedding;
+
+pub mod rms_norm;
+
+pub mod cast;
+pub mod matmul;
+pub mod nf4;
+
+pub mod rope;
+
+pub mod attention;
+
+pub mod add;
+pub mod gated_mlp;
+
+pub mod linear_logps;
+
+pub mod adamw;
+pub mod grad_norm;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::View;
+
+/// Checks one argument of an op against the contract in its room.
+fn expect(
+    op: &'static str,
+    name: &'static str,
+    view: View<'_>,
+    shape: (usize, usize),
+    dtype: DType,
+) -> Result<()> {
+    let got = (view.rows(), view.cols());
+    if got != shape {
+        return Err(Error::Shape { op, name, got, expected: shape });
+    }
+    if view.dtype() != dtype {
+        return Err(Error::DType { op, name, got: view.dtype(), expected: dtype });
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! NF4: 4-bit NormalFloat quantization (Dettmers et al., arXiv 2305.14314, appendix E) in bitsandbytes' layout, to
+//! the byte of bitsandbytes 0.50.2's CPU path.
+//!
+//! * `x` (R, C) f32, row-major; blocks of `block_size` consecutive elements regardless of rows, the last may be short
+//! * codes ((n + 1) / 2) u8, the first element of a pair in the high nibble; `absmax` of each block in f32
+//! * `code = nearest(x / absmax)` over [`tables::NF4`], an exact tie takes the lower code
+//! * double quantization: the mean of all absmax is the offset, the rest is an 8-bit code in blocks of 256 with
+//!   its own f32 absmax; `absmax_i = map[code_i] * nested_i/256 + offset`
+//! * [`dequantize`]: `y = NF4[code] * absmax`, `y` (R, C) f32, overwritten. There is no backward: a quantized
+//!   weight is frozen
+
+mod cpu;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use super::expect;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::memory::arena::Category;
+use crate::tensor::{Shape, Tensor, View, ViewMut};
+
+const OP: &str = "nf4";
+
+/// Elements of a block, unless a checkpoint says otherwise.
+pub const BLOCK_SIZE: usize = 64;
+/// Absmax values that share one nested absmax.
+pub const NESTED_BLOCK_SIZE: usize = 256;
+
+/// A weight in NF4.
+pub struct Quantized {
+    /// Rows and columns of the weight.
+    pub shape: Shape,
+    /// Elements of a block.
+    pub block_size: usize,
+    /// Two codes a byte.
+    pub codes: Tensor,
+    /// The scale of each block.
+    pub scales: Scales,
+}
+
+/// The scale of each block of a [`Quantized`] weight.
+pub enum Scales {
+    /// f32, one a block.
+    Plain {
+        /// (blocks) f32.
+        absmax: Tensor,
+    },
+    /// Quantized themselves.
+    Double {
+        /// (blocks) u8, codes of [`tables::dynamic_signed`].
+        codes: Tensor,
+        /// (blocks / 256, rounded up) f32.
+        nested_absmax: Tensor,
+        /// (1) f32: the mean of all absmax.
+        offset: Tensor,
+    },
+}
+
+impl Quantized {
+    /// Room for a weight of `shape` that lives through the run.
+    pub fn new(
+        device: &Device,
+        shape: Shape,
+        block_size: usize,
+        double_quant: bool,
+    ) -> Result<Quantized> {
+        let blocks = shape.len().div_ceil(block_size);
+        let take = |n: usize, dtype| device.persistent((n, 1), dtype, Category::Weights);
+        let codes = take(shape.len().div_ceil(2), DType::U8)?;
+        let scales = if double_quant {
+            Scales::Double {
+                codes: take(blocks, DType::U8)?,
+                nested_absmax: take(blocks.div_ceil(NESTED_BLOCK_SIZE), DType::F32)?,
+                offset: take(1, DType::F32)?,
+            }
+        } else {
+            Scales::Plain { absmax: take(blocks, DType::F32)? }
+        };
+        Ok(Quantized { shape, block_size, codes, scales })
+    }
+}
+
+/// See the room's contract.
+pub fn quantize(x: View<'_>, out: &mut Quantized) -> Result<()> {
+    expect(OP, "x", x, (out.shape.rows, out.shape.cols), DType::F32)?;
+    if x.device().is_plan() {
+        x.device().book(
+            "nf4 quantize",
+            2.0 * out.shape.len() as f64,
+            x.bytes() as f64 + out.codes.view().bytes() as f64,
+        );
+        return Ok(());
+    }
+    let absmax = cpu::quantize(x.as_slice(), out.block_size, out.codes.as_mut_slice());
+    match &mut out.scales {
+        Scales::Plain { absmax: to } => to.as_mut_slice().copy_from_slice(&absmax),
+        Scales::Double { codes, nested_absmax, offset } => {
+            offset.as_mut_slice()[0] =
+                cpu::quantize_absmax(&absmax, codes.as_mut_slice(), nested_absmax.as_mut_slice());
+        }
+    }
+    Ok(())
+}
+
+/// See the room's contract.
+pub fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
+    expect(OP, "y", y.view(), (x.shape.rows, x.shape.cols), DType::F32)?;
+    if y.device().is_plan() {
+        y.device().book(
+            "nf4 dequantize",
+            x.shape.len() as f64,
+            y.view().bytes() as f64 + x.codes.view().bytes() as f64,
+        );
+        return Ok(());
+    }
+    let codes = x.codes.as_slice();
+    match &x.scales {
+        Scales::Plain { absmax } => {
+            let absmax: &[f32] = absmax.as_slice();
+            cpu::dequantize(codes, x.block_size, |block| absmax[block], y.into_mut_slice());
+        }
+        Scales::Double { codes: absmax, nested_absmax, offset } => {
+            let (absmax, nested): (&[u8], &[f32]) = (absmax.as_slice(), nested_absmax.as_slice());
+            let offset = offset.as_slice::<f32>()[0];
+            let map = tables::dynamic_signed();
+            let scale = |block: usize| {
+                map[absmax[block] as usize] * nested[block / NESTED_BLOCK_SIZE] + offset
+            };
+            cpu::dequantize(codes, x.block_size, scale, y.into_mut_slice());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Proofs of NF4. The numbers of bitsandbytes are made by fixtures/engine/make_engine.py.
+
+use sha2::{Digest, Sha256};
+
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::memory::arena::Category;
+use crate::ops::nf4::{self, Quantized, Scales, tables};
+use crate::testing::{assert_close, cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
+
+fn fixture(name: &str) -> serde_json::Value {
+    let path = format!("{}/../../fixtures/engine/{name}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn floats(value: &serde_json::Value) -> Vec<f32> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|bits| f32::from_bits(bits.as_u64().unwrap() as u32))
+        .collect()
+}
+
+fn bytes(value: &serde_json::Value) -> Vec<u8> {
+    value.as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect()
+}
+
+fn hex_of(values: &[f32]) -> String {
+    values.iter().flat_map(|v| v.to_le_bytes()).map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn the_code_books_are_bitsandbytes_to_the_byte() {
+    let golden = fixture("bnb_golden.json");
+    assert_eq!(hex_of(&tables::NF4), golden["nf4_hex"].as_str().unwrap());
+    for (name, map) in [
+        ("dynamic_signed", tables::dynamic_signed()),
+        ("dynamic_unsigned", tables::dynamic_unsigned()),
+    ] {
+        assert_eq!(hex_of(map), golden[name]["hex"].as_str().unwrap(), "{name}");
+        let le: Vec<u8> = map.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let sha: String = Sha256::digest(&le).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(sha, golden[name]["sha256_f32le"].as_str().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn the_dynamic_maps_are_what_their_construction_says() {
+    for (map, signed) in [(tables::dynamic_signed(), true), (tables::dynamic_unsigned(), false)] {
+        let mut values = vec![0.0, 1.0];
+        for decade in 0..7 {
+            let parts = 1 << (decade + usize::from(!signed));
+            let edge = |i: usize| 0.1 + 0.9 * i as f64 / parts as f64;
+            for i in 0..parts {
+                let value = (edge(i) + edge(i + 1)) / 2.0 * 10f64.powi(decade as i32 - 6);
+                values.extend([value, -value].into_iter().take(1 + usize::from(signed)));
+            }
+        }
+        values.sort_by(f64::total_cmp);
+        assert!(
+            map.iter().zip(&values).all(|(a, b)| (f64::from(*a) - b).abs() <= b.abs() * 3e-7),
+            "signed {signed}"
+        );
+    }
+}
+
+#[test]
+fn codes_scales_and_values_are_bitsandbytes_to_the_byte() {
+    for case in fixture("engine.json")["nf4"].as_array().unwrap() {
+        let device = cpu();
+        let side = |i: usize| case["shape"][i].as_u64().unwrap() as usize;
+        let (shape, double) = ((side(0), side(1)), case["double"].as_bool().unwrap());
+        let block_size = case["block_size"].as_u64().unwrap() as usize;
+        let x = tensor(&device, shape, &floats(&case["x"]));
+        let mut quantized = Quantized::new(&device, shape.into(), block_size, double).unwrap();
+        nf4::quantize(x.view(), &mut quantized).unwrap();
+        assert_eq!(quantized.codes.as_slice::<u8>(), bytes(&case["codes"]), "codes of {shape:?}");
+        let mut tolerance = 0.0;
+        match &quantized.scales {
+            Scales::Plain { absmax } => {
+                assert_eq!(absmax.as_slice::<f32>(), floats(&case["absmax"]))
+            }
+            Scales::Double { codes, nested_absmax, offset } => {
+                // torch adds in another order, so the mean may differ in its last bit, and with it all that follows.
+                let theirs = f32::from_bits(case["offset"].as_u64().unwrap() as u32);
+                assert_close("offset", offset.as_slice(), &[theirs], theirs * 2e-7);
+                assert_close(
+                    "nested absmax",
+                    nested_absmax.as_slice(),
+                    &floats(&case["nested_absmax"]),
+                    theirs * 2e-7,
+                );
+                for (ours, theirs) in
+                    codes.as_slice::<u8>().iter().zip(bytes(&case["absmax_codes"]))
+                {
+                    assert!(
+                        ours.abs_diff(theirs) <= 1,
+                        "nested code {ours}, bitsandbytes has {theirs}"
+                    );
+                }
+                tolerance = 0.02 * theirs;
+            }
+        }
+        let mut y = filled(&device, shape, 9.0);
+        nf4::dequantize(&quantized, y.view_mut()).unwrap();
+        assert_close("dequantized", y.as_slice(), &floats(&case["dequantized"]), tolerance);
+    }
+}
+
+#[test]
+fn a_double_quantized_checkpoint_dequantizes_to_bitsandbytes_values() {
+    for case in
+        fixture("engine.json")["nf4"].as_array().unwrap().iter().filter(|c| c["double"] == true)
+    {
+        let device = cpu();
+        let side = |i: usize| case["shape"][i].as_u64().unwrap() as usize;
+        let mut stored = Quantized::new(&device, (side(0), side(1)).into(), 64, true).unwrap();
+        stored.codes.as_mut_slice::<u8>().copy_from_slice(&bytes(&case["codes"]));
+        let Scales::Double { codes, nested_absmax, offset } = &mut stored.scales else {
+            unreachable!()
+        };
+        codes.as_mut_slice::<u8>().copy_from_slice(&bytes(&case["absmax_codes"]));
+        nested_absmax.as_mut_slice::<f32>().copy_from_slice(&floats(&case["nested_absmax"]));
+        offset.as_mut_slice::<f32>()[0] = f32::from_bits(case["offset"].as_u64().unwrap() as u32);
+        let mut y = filled(&device, (side(0), side(1)), 9.0);
+        nf4::dequantize(&stored, y.view_mut()).unwrap();
+        assert_close("dequantized", y.as_slice(), &floats(&case["dequantized"]), 0.0);
+    }
+}
+
+#[test]
+fn a_value_is_off_by_at_most_half_the_widest_step() {
+    let device = cpu();
+    let x = normal(&device, (33, 47), 7);
+    let mut quantized = Quantized::new(&device, (33, 47).into(), nf4::BLOCK_SIZE, false).unwrap();
+    nf4::quantize(x.view(), &mut quantized).unwrap();
+    let mut y = filled(&device, (33, 47), 0.0);
+    nf4::dequantize(&quantized, y.view_mut()).unwrap();
+    let Scales::Plain { absmax } = &quantized.scales else { unreachable!() };
+    let (x, y, absmax) = (x.as_slice::<f32>(), y.as_slice::<f32>(), absmax.as_slice::<f32>());
+    for i in 0..x.len() {
+        assert!(
+            (x[i] - y[i]).abs() <= 0.153 * absmax[i / nf4::BLOCK_SIZE],
+            "element {i}: {} became {}",
+            x[i],
+            y[i]
+        );
+    }
+}
+
+#[test]
+fn a_shape_that_does_not_fit_is_refused() {
+    let device = cpu();
+    let mut quantized = Quantized::new(&device, (4, 16).into(), 64, false).unwrap();
+    let got = nf4::quantize(normal(&device, (4, 15), 0).view(), &mut quantized);
+    assert!(matches!(got, Err(Error::Shape { name: "x", .. })));
+    let mut y = device.scratch((4, 16), DType::BF16, Category::Workspace).unwrap();
+    assert!(matches!(
+        nf4::dequantize(&quantized, y.view_mut()),
+        Err(Error::DType { name: "y", .. })
+    ));
+}
+
+#[test]
+fn plan_books_it() {
+    plan_takes_what_cpu_takes(|device| {
+        let mut quantized = Quantized::new(device, (33, 64).into(), 64, true).unwrap();
+        let mut x = normal(device, (33, 64), 0);
+        nf4::quantize(x.view(), &mut quantized).unwrap();
+        nf4::dequantize(&quantized, x.view_mut()).unwrap();
+    });
+    // 0.5 bytes of codes, 1/64 of absmax codes and 4/(64 * 256) of nested absmax a parameter, besides alignment.
+    let plan = crate::device::Device::plan();
+    let _weight = Quantized::new(&plan, (4096, 4096).into(), 64, true).unwrap();
+    let expected = 4096.0 * 4096.0 * (0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0));
+    assert_eq!(plan.used_bytes(), expected as usize + 256);
+}
