@@ -8,6 +8,7 @@
 
 mod clock;
 mod json;
+mod text;
 
 use std::error::Error as _;
 use std::fmt;
@@ -174,6 +175,18 @@ fn environment(now: Moment) -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(DEPTH);
+    environment.set_formatter(|out, _, value| {
+        out.write_str(&text::python_str(value))?;
+        Ok(())
+    });
+    environment.add_filter("string", |value: Jinja| text::python_str(&value));
+    environment.add_filter("trim", |value: Jinja, characters: Option<String>| {
+        let text = text::python_str(&value);
+        match characters {
+            Some(characters) => text.trim_matches(|c| characters.contains(c)).to_string(),
+            None => text.trim().to_string(),
+        }
+    });
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", |message: String| -> std::result::Result<(), _> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template raised an exception")
@@ -257,3 +270,6 @@ fn describe(error: &minijinja::Error) -> String {
         None => what,
     }
 }
+
+#[cfg(test)]
+mod tests;
