@@ -1,0 +1,192 @@
+//! Reading files with errors that name them, and writing them whole or not at all.
+//!
+//! A file is written beside its final place under a hidden name, flushed to the disk, renamed
+//! over the old one, and its folder flushed (POSIX `rename` is atomic within a file system):
+//! a reader sees the old file or the new one, also when the machine stops in between.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The whole file as bytes.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| reading(path, &error))
+}
+
+/// The whole file as text; anything but UTF-8 is an error that names the line.
+pub fn read_to_string(path: &Path) -> Result<String> {
+    into_text(path, read(path)?)
+}
+
+/// The bytes of `path` as text.
+pub(crate) fn into_text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Error::input(
+            format!("{}:{line} is not UTF-8 text (byte {valid} of the file)", path.display()),
+            "save the file as UTF-8, for example with `iconv -t UTF-8`",
+        )
+    })
+}
+
+/// Writes a file by way of `fill`, atomically: after any error the old content is untouched and
+/// nothing is left beside it.
+pub fn write_atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::input(
+            format!("'{}' names no file to write", path.display()),
+            "give a path that ends in a file name",
+        ));
+    };
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Temporary(folder.join(hidden));
+    let written = (|| {
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(&temporary.0)?);
+        fill(&mut writer)?;
+        let file = writer.into_inner().map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        fs::rename(&temporary.0, path)?;
+        // The rename itself must survive a power failure. Some file systems cannot flush a
+        // folder; there the rename is as durable as they make it.
+        if let Ok(folder) = File::open(folder) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    })();
+    written.map_err(|error| writing(path, &error))
+}
+
+/// Writes `value` as indented JSON with a newline at its end, atomically.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_atomically(path, |writer| {
+        serde_json::to_writer_pretty(&mut *writer, value).map_err(io::Error::from)?;
+        writer.write_all(b"\n")
+    })
+}
+
+/// The temporary file; removed when dropped, unless it was renamed away.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn reading(path: &Path, error: &io::Error) -> Error {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::NotFound => Error::input(
+            format!("cannot read '{path}': there is no such file"),
+            "check the path; it is relative to the folder the program was started in",
+        ),
+        ErrorKind::IsADirectory => {
+            Error::input(format!("cannot read '{path}': it is a folder"), "name a file inside it")
+        }
+        ErrorKind::PermissionDenied => Error::input(
+            format!("cannot read '{path}': permission denied"),
+            "give your user the right to read it",
+        ),
+        _ => Error::machine(
+            format!("cannot read '{path}': {error}"),
+            "the disk or the network share failed; try again and check its health",
+        ),
+    }
+}
+
+fn writing(path: &Path, error: &io::Error) -> Error {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            Error::machine(
+                format!("cannot write '{path}': no space is left on the disk"),
+                "free some space or choose another output folder; what was there is untouched",
+            )
+        }
+        ErrorKind::NotFound => Error::input(
+            format!("cannot write '{path}': its folder does not exist"),
+            "create the folder first or choose another one",
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::input(
+            format!("cannot write '{path}': permission denied"),
+            "choose a folder your user may write to",
+        ),
+        ErrorKind::IsADirectory | ErrorKind::NotADirectory => Error::input(
+            format!("cannot write '{path}': a folder and a file are in each other's place"),
+            "choose another output path",
+        ),
+        _ => Error::machine(
+            format!("cannot write '{path}': {error}"),
+            "check the disk; what was there is untouched",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .expect("folder")
+            .map(|entry| entry.expect("entry").file_name().into_string().expect("name"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.json");
+        write_json(&path, &[1, 2]).expect("written");
+        write_json(&path, &[3]).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "[\n  3\n]\n");
+        assert_eq!(names(folder.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.txt");
+        fs::write(&path, "old").expect("written");
+        let full = |writer: &mut dyn Write| {
+            writer.write_all(b"new")?;
+            Err(io::Error::from(ErrorKind::StorageFull))
+        };
+        let error = write_atomically(&path, full).expect_err("must fail");
+        assert_eq!(error.fault, crate::Fault::Machine);
+        assert!(error.message.ends_with("a.txt': no space is left on the disk"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "old");
+        assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named_as_the_users_mistake() {
+        let folder = tempfile::tempdir().expect("folder");
+        let error = write_json(&folder.path().join("no/a.json"), &1).expect_err("must fail");
+        assert_eq!(error.fault, crate::Fault::Input);
+        assert!(error.message.ends_with("its folder does not exist"), "{error}");
+    }
+
+    #[test]
+    fn text_that_is_no_utf8_names_its_line() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.txt");
+        fs::write(&path, b"ok\nbad \xff").expect("written");
+        let error = read_to_string(&path).expect_err("must fail");
+        assert!(error.message.contains("a.txt:2 is not UTF-8"), "{error}");
+    }
+}

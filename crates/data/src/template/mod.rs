@@ -1,0 +1,275 @@
+//! Chat templates: Jinja sources that turn messages into text, rendered as transformers 5.23
+//! renders them (`utils/chat_template_utils.py`).
+//!
+//! Transformers compiles with `trim_blocks` and `lstrip_blocks`, loop controls, a `tojson` that is
+//! `json.dumps(ensure_ascii=False)`, `raise_exception`, `strftime_now` and a `generation` block;
+//! `tools` and `documents` are None when absent; the special tokens are variables. Keys of
+//! messages whose value is null are dropped, and reasoning text is there under each of its names.
+
+mod clock;
+mod json;
+mod text;
+
+use std::error::Error as _;
+use std::fmt;
+
+use minijinja::value::{Kwargs, Value as Jinja};
+use minijinja::{Environment, ErrorKind, context};
+use serde_json::{Map, Value};
+
+pub use clock::Moment;
+
+use crate::error::{Error, Result};
+use crate::records::Message;
+use crate::tokenizer::Tokenizer;
+
+/// Instructions a rendering may take. A long conversation takes some tens of thousands.
+const FUEL: u64 = 20_000_000;
+
+/// Calls inside calls a template may make; each takes some kilobytes of a thread's stack.
+const DEPTH: usize = 100;
+
+/// The names under which messages carry reasoning, the one that is read first at the front.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// The compiled chat templates of a tokenizer.
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    special_tokens: Vec<(String, Jinja)>,
+    origin: String,
+    reads_clock: bool,
+}
+
+/// What a template renders.
+#[derive(Clone, Copy)]
+pub struct Conversation<'a> {
+    /// The messages, in order.
+    pub messages: &'a [&'a Message],
+    /// The tools offered, if any.
+    pub tools: Option<&'a Value>,
+    /// Further variables; they go before special tokens of the same name.
+    pub template_kwargs: &'a Map<String, Value>,
+    /// Whether to end with the beginning of an answer.
+    pub add_generation_prompt: bool,
+}
+
+/// The message of a template's `raise_exception`.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+impl ChatTemplate {
+    /// Compiles the tokenizer's templates; `now` is what `strftime_now` shows.
+    pub fn of(tokenizer: &Tokenizer, now: Moment) -> Result<Self> {
+        let origin = tokenizer.folder().display().to_string();
+        let Some(default) = tokenizer.chat_template(false) else {
+            return Err(Error::input(
+                format!("'{origin}' has no chat template, but the data is conversations"),
+                "use a model with a chat template (chat_template.jinja or 'chat_template' in \
+                 tokenizer_config.json), or give prompts and completions as strings",
+            ));
+        };
+        Self::compile(
+            default,
+            tokenizer.chat_template(true),
+            tokenizer.special_tokens(),
+            now,
+            origin,
+        )
+    }
+
+    /// Compiles a template, and perhaps another for conversations with tools. `origin` names
+    /// where they are from.
+    pub fn compile<'a>(
+        default: &str,
+        tool_use: Option<&str>,
+        special_tokens: impl Iterator<Item = (&'a str, &'a str)>,
+        now: Moment,
+        origin: String,
+    ) -> Result<Self> {
+        let mut environment = environment(now);
+        let tool_use = tool_use.unwrap_or(default);
+        for (name, source) in [("default", default), ("tool_use", tool_use)] {
+            environment.add_template_owned(name, without_generation_blocks(source)).map_err(
+                |error| {
+                    Error::input(
+                        format!("the chat template of '{origin}' is not valid: {}", describe(&error)),
+                        "compare it with the model's own; Prospect reads Jinja as transformers does, \
+                         without Python's % formatting and without imports",
+                    )
+                },
+            )?;
+        }
+        let special_tokens =
+            special_tokens.map(|(name, token)| (name.to_string(), Jinja::from(token))).collect();
+        let reads_clock = [default, tool_use].iter().any(|text| text.contains("strftime_now"));
+        Ok(Self { environment, special_tokens, origin, reads_clock })
+    }
+
+    /// Whether what it renders depends on the moment given.
+    pub fn reads_clock(&self) -> bool {
+        self.reads_clock
+    }
+
+    /// The text of a conversation.
+    pub fn render(&self, conversation: &Conversation) -> Result<String> {
+        let messages: Vec<Message> =
+            conversation.messages.iter().map(|message| seen(message)).collect();
+        let mut variables: Vec<(String, Jinja)> = self.special_tokens.clone();
+        for (name, value) in conversation.template_kwargs {
+            variables.push((name.clone(), Jinja::from_serialize(value)));
+        }
+        let name = if conversation.tools.is_some() { "tool_use" } else { "default" };
+        let render = || {
+            self.environment.get_template(name)?.render(context! {
+                messages => Jinja::from_serialize(&messages),
+                tools => conversation.tools.map_or(Jinja::from(()), Jinja::from_serialize),
+                add_generation_prompt => conversation.add_generation_prompt,
+                ..context! {
+                    ..variables.into_iter().rev().collect::<Jinja>(),
+                    ..context! { documents => () }
+                }
+            })
+        };
+        render().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &minijinja::Error) -> Error {
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            if let Some(raised) = inner.downcast_ref::<Raised>() {
+                return Error::input(
+                    format!("the chat template refuses the conversation: {}", raised.0),
+                    "the roles and their order must be those the model was trained with; \
+                     correct the record, or use a model whose template allows it",
+                );
+            }
+            cause = inner.source();
+        }
+        if error.kind() == ErrorKind::OutOfFuel {
+            return Error::input(
+                format!("the chat template of '{}' runs without end", self.origin),
+                "check its loops",
+            );
+        }
+        Error::input(
+            format!("the chat template of '{}' failed: {}", self.origin, describe(error)),
+            "the record may lack a field the template reads, or the template uses what only \
+             Python has",
+        )
+    }
+}
+
+fn environment(now: Moment) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(DEPTH);
+    environment.set_formatter(|out, _, value| {
+        out.write_str(&text::python_str(value))?;
+        Ok(())
+    });
+    environment.add_filter("string", |value: Jinja| text::python_str(&value));
+    environment.add_filter("trim", |value: Jinja, characters: Option<String>| {
+        let text = text::python_str(&value);
+        match characters {
+            Some(characters) => text.trim_matches(|c| characters.contains(c)).to_string(),
+            None => text.trim().to_string(),
+        }
+    });
+    environment.add_filter("tojson", to_json);
+    environment.add_function("raise_exception", |message: String| -> std::result::Result<(), _> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template raised an exception")
+            .with_source(Raised(message)))
+    });
+    environment.add_function("strftime_now", move |format: &str| now.strftime(format));
+    environment
+}
+
+fn to_json(value: Jinja, arguments: Kwargs) -> std::result::Result<String, minijinja::Error> {
+    let wrong = |problem: String| minijinja::Error::new(ErrorKind::InvalidOperation, problem);
+    if value.is_undefined() {
+        return Err(wrong("an undefined value cannot be written as JSON".to_string()));
+    }
+    let separators: Option<(String, String)> =
+        match arguments.get::<Option<Vec<String>>>("separators")? {
+            None => None,
+            Some(pair) => match <[String; 2]>::try_from(pair) {
+                Ok([item, key]) => Some((item, key)),
+                Err(_) => return Err(wrong("separators are two strings".to_string())),
+            },
+        };
+    let style = json::Style {
+        ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        indent: arguments.get::<Option<usize>>("indent")?,
+        separators,
+        sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    arguments.assert_all_used()?;
+    let value = serde_json::to_value(&value).map_err(|error| wrong(error.to_string()))?;
+    Ok(json::dumps(&value, &style))
+}
+
+/// A message as templates see it: without null values, its reasoning under every name.
+fn seen(message: &Message) -> Message {
+    let mut message = message.clone();
+    message.retain(|_, value| !value.is_null());
+    if let Some(reasoning) = REASONING.iter().find_map(|&name| message.get(name)).cloned() {
+        if !message.contains_key("thinking") {
+            message.shift_insert(0, "thinking".to_string(), reasoning.clone());
+        }
+        message.insert("reasoning_content".to_string(), reasoning);
+    }
+    message
+}
+
+/// Turns `{% generation %}` blocks, which mark the answer for a mask nobody here asks for, into
+/// `{% with %}` blocks: they too open a scope and print their body.
+fn without_generation_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, block) = rest.split_at(start);
+        out.push_str(before);
+        let inner = &block[2..];
+        let word_start = inner.trim_start_matches(['-', '+']).trim_start();
+        let word_end = word_start.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let word = &word_start[..word_end.unwrap_or(word_start.len())];
+        let replacement = match word {
+            "generation" => "with",
+            "endgeneration" => "endwith",
+            _ => word,
+        };
+        let lead = inner.len() - word_start.len();
+        out.push_str("{%");
+        out.push_str(&inner[..lead]);
+        out.push_str(replacement);
+        rest = &word_start[word.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    let what = match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    };
+    match error.line() {
+        Some(line) => format!("{what} (line {line} of the template)"),
+        None => what,
+    }
+}
+
+#[cfg(test)]
+mod tests;

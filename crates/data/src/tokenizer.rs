@@ -1,0 +1,313 @@
+//! A Hugging Face tokenizer folder: `tokenizer.json`, `tokenizer_config.json`,
+//! `special_tokens_map.json` and `chat_template.jinja`, read as transformers 5.23 reads them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use tokenizers::processors::template::TemplateProcessing;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The attributes transformers calls special tokens; templates see them by these names.
+const NAMED: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The name of a folder's only or usual chat template.
+const DEFAULT_TEMPLATE: &str = "default";
+
+/// Text to token ids and back, with the folder's special tokens and chat templates.
+#[derive(Clone)]
+pub struct Tokenizer {
+    folder: PathBuf,
+    inner: tokenizers::Tokenizer,
+    special: BTreeMap<&'static str, String>,
+    templates: BTreeMap<String, String>,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a model folder.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        if folder.is_dir() && !path.exists() {
+            return Err(Error::input(
+                format!("'{}' has no tokenizer.json", folder.display()),
+                "download the model's tokenizer.json too; a slow tokenizer (tokenizer.model) is \
+                 converted by `AutoTokenizer.from_pretrained(...).save_pretrained(...)`",
+            ));
+        }
+        let bytes = files::read(&path)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+            Error::input(
+                format!("'{}' is not a tokenizer: {error}", path.display()),
+                "download the file again; it may be cut short or be a Git LFS pointer",
+            )
+        })?;
+        // Cutting and padding belong to the trainer; the file may carry settings of some call.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| {
+            Error::input(
+                format!("'{}' cannot be used: {error}", path.display()),
+                "download it again",
+            )
+        })?;
+
+        let config_path = folder.join("tokenizer_config.json");
+        let config = object_if_there(&config_path)?;
+        let map_path = folder.join("special_tokens_map.json");
+        let mut special = special_tokens(&config, &config_path)?;
+        for (name, token) in special_tokens(&object_if_there(&map_path)?, &map_path)? {
+            special.entry(name).or_insert(token);
+        }
+        if let Some(eos) = special.get("eos_token")
+            && inner.token_to_id(eos).is_none()
+        {
+            return Err(Error::input(
+                format!(
+                    "eos_token '{eos}' of '{}' is not in tokenizer.json",
+                    config_path.display()
+                ),
+                "both files must come from the same model",
+            ));
+        }
+        same_added_tokens(&inner, &config, &config_path)?;
+        post_processor(&mut inner, &config, &special, &config_path)?;
+        let templates = templates(folder, &config, &config_path)?;
+        Ok(Self { folder: folder.to_path_buf(), inner, special, templates })
+    }
+
+    /// The folder it was read from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The token ids of `text`; `add_special_tokens` lets the post-processor add what it adds
+    /// (often a bos token).
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| {
+            Error::input(
+                format!("the tokenizer of '{}' cannot encode a text: {error}", self.folder.display()),
+                "a tokenizer without an unknown token cannot encode every text; check the tokenizer",
+            )
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of token ids.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|error| {
+            Error::input(
+                format!("the tokenizer of '{}' cannot decode: {error}", self.folder.display()),
+                "the ids must come from this tokenizer",
+            )
+        })
+    }
+
+    /// The end-of-sequence token.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.special("eos_token")
+    }
+
+    /// The id of the end-of-sequence token.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.id(self.eos_token()?)
+    }
+
+    /// The beginning-of-sequence token.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.special("bos_token")
+    }
+
+    /// The id of the beginning-of-sequence token.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.id(self.bos_token()?)
+    }
+
+    /// The padding token.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.special("pad_token")
+    }
+
+    /// The id of the padding token.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.id(self.pad_token()?)
+    }
+
+    /// The special tokens with a name (`bos_token`, `eos_token`, ...), as templates see them.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.special.iter().map(|(&name, token)| (name, token.as_str()))
+    }
+
+    /// One more than the largest token id.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The source of the chat template; a folder may keep one of its own for conversations with
+    /// tools.
+    pub fn chat_template(&self, with_tools: bool) -> Option<&str> {
+        let tool_use = if with_tools { self.templates.get("tool_use") } else { None };
+        tool_use.or_else(|| self.templates.get(DEFAULT_TEMPLATE)).map(String::as_str)
+    }
+
+    fn special(&self, name: &str) -> Option<&str> {
+        self.special.get(name).map(String::as_str)
+    }
+}
+
+fn object_if_there(path: &Path) -> Result<Map<String, Value>> {
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    let hint = "download the file again";
+    match serde_json::from_str(&files::read_to_string(path)?) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::input(format!("'{}' is not a JSON object", path.display()), hint)),
+        Err(error) => Err(Error::input(format!("'{}' is not JSON: {error}", path.display()), hint)),
+    }
+}
+
+/// The named tokens of a file; each a string or an object with its `content`.
+fn special_tokens(
+    config: &Map<String, Value>,
+    path: &Path,
+) -> Result<BTreeMap<&'static str, String>> {
+    let mut tokens = BTreeMap::new();
+    for name in NAMED {
+        let token = match config.get(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str),
+            Some(token) => token.as_str(),
+        };
+        let Some(token) = token else {
+            return Err(Error::input(
+                format!(
+                    "'{name}' in '{}' is neither a string nor an object with a 'content'",
+                    path.display()
+                ),
+                "download the file again",
+            ));
+        };
+        tokens.insert(name, token.to_string());
+    }
+    Ok(tokens)
+}
+
+/// Tokens that only the configuration knows would be split into pieces silently.
+fn same_added_tokens(
+    inner: &tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+    path: &Path,
+) -> Result<()> {
+    let Some(Value::Object(added)) = config.get("added_tokens_decoder") else { return Ok(()) };
+    for (id, token) in added {
+        let Some(content) = token.get("content").and_then(Value::as_str) else { continue };
+        let found = inner.token_to_id(content);
+        if found.map(|found| found.to_string()).as_deref() != Some(id) {
+            let found = found.map_or("does not have".to_string(), |id| format!("has as {id}"));
+            return Err(Error::input(
+                format!(
+                    "'{}' adds the token '{content}' as {id}, which tokenizer.json {found}",
+                    path.display()
+                ),
+                "both files must come from the same model; save them again with \
+                 `AutoTokenizer.from_pretrained(...).save_pretrained(...)`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `add_bos_token` and `add_eos_token`, where the configuration has them, replace the
+/// post-processor of tokenizer.json.
+fn post_processor(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+    special: &BTreeMap<&'static str, String>,
+    path: &Path,
+) -> Result<()> {
+    let (bos, eos) = (config.get("add_bos_token"), config.get("add_eos_token"));
+    if bos.is_none() && eos.is_none() {
+        return Ok(());
+    }
+    let token = |flag: Option<&Value>, name: &str| -> Option<(String, u32)> {
+        let token = special.get(name).filter(|_| flag == Some(&Value::Bool(true)))?;
+        Some((token.clone(), inner.token_to_id(token)?))
+    };
+    let (bos, eos) = (token(bos, "bos_token"), token(eos, "eos_token"));
+    let pieces = [bos.as_ref().map(|bos| &*bos.0), Some("$A"), eos.as_ref().map(|eos| &*eos.0)];
+    let single: Vec<&str> = pieces.into_iter().flatten().collect();
+    let failed = |error: String| {
+        Error::input(
+            format!("the bos and eos tokens of '{}' cannot be added: {error}", path.display()),
+            "check 'add_bos_token' and 'add_eos_token' there",
+        )
+    };
+    let processor = TemplateProcessing::builder()
+        .try_single(single)
+        .map_err(|error| failed(error.to_string()))?
+        .special_tokens([bos, eos].into_iter().flatten().collect::<Vec<_>>())
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    inner.with_post_processor(Some(processor));
+    Ok(())
+}
+
+/// The chat templates of a folder by name: `chat_template.jinja`, then those of
+/// `additional_chat_templates/`, else what the configuration has.
+fn templates(
+    folder: &Path,
+    config: &Map<String, Value>,
+    config_path: &Path,
+) -> Result<BTreeMap<String, String>> {
+    let mut templates = BTreeMap::new();
+    match config.get("chat_template") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(source)) => {
+            templates.insert(DEFAULT_TEMPLATE.to_string(), source.clone());
+        }
+        Some(Value::Array(list)) => {
+            for entry in list {
+                let field = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
+                let (Some(name), Some(source)) = (field("name"), field("template")) else {
+                    return Err(Error::input(
+                        format!(
+                            "an entry of 'chat_template' in '{}' lacks 'name' or 'template'",
+                            config_path.display()
+                        ),
+                        "give each template as {\"name\": \"...\", \"template\": \"...\"}",
+                    ));
+                };
+                templates.insert(name, source);
+            }
+        }
+        Some(_) => {
+            return Err(Error::input(
+                format!(
+                    "'chat_template' in '{}' is neither a string nor a list",
+                    config_path.display()
+                ),
+                "download the file again",
+            ));
+        }
+    }
+    let mut files = vec![(DEFAULT_TEMPLATE.to_string(), folder.join("chat_template.jinja"))];
+    files.push(("tool_use".to_string(), folder.join("additional_chat_templates/tool_use.jinja")));
+    for (name, path) in files {
+        if path.exists() {
+            templates.insert(name, files::read_to_string(&path)?);
+        }
+    }
+    Ok(templates)
+}
