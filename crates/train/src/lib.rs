@@ -1,1 +1,5 @@
-//! The room `train`.
+//! Training: from a recipe to a finished adapter.
+
+pub mod error;
+
+pub mod recipe;
