@@ -2,6 +2,7 @@
 //! `special_tokens_map.json` and `chat_template.jinja`, read as transformers 5.23 reads them.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -38,20 +39,18 @@ impl Tokenizer {
             ));
         }
         let bytes = files::read(&path)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+        let unusable = |error: String| {
             Error::input(
                 format!("'{}' is not a tokenizer: {error}", path.display()),
                 "download the file again; it may be cut short or be a Git LFS pointer",
             )
-        })?;
+        };
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(unusable)?;
         // Cutting and padding belong to the trainer; the file may carry settings of some call.
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| {
-            Error::input(
-                format!("'{}' cannot be used: {error}", path.display()),
-                "download it again",
-            )
-        })?;
+        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
+        // The post-processor is looked at only when a text is encoded.
+        guarded(|| inner.encode_fast("", true)).map_err(unusable)?;
 
         let config_path = folder.join("tokenizer_config.json");
         let config = object_if_there(&config_path)?;
@@ -85,7 +84,7 @@ impl Tokenizer {
     /// The token ids of `text`; `add_special_tokens` lets the post-processor add what it adds
     /// (often a bos token).
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| {
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens)).map_err(|error| {
             Error::input(
                 format!("the tokenizer of '{}' cannot encode a text: {error}", self.folder.display()),
                 "a tokenizer without an unknown token cannot encode every text; check the tokenizer",
@@ -96,7 +95,7 @@ impl Tokenizer {
 
     /// The text of token ids.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special_tokens).map_err(|error| {
+        guarded(|| self.inner.decode(ids, skip_special_tokens)).map_err(|error| {
             Error::input(
                 format!("the tokenizer of '{}' cannot decode: {error}", self.folder.display()),
                 "the ids must come from this tokenizer",
@@ -163,6 +162,18 @@ impl Tokenizer {
 
     fn special(&self, name: &str) -> Option<&str> {
         self.special.get(name).map(String::as_str)
+    }
+}
+
+/// Calls the tokenizers crate, which panics on some broken files (merges longer than every token
+/// of the vocabulary, for one); such a panic becomes an error like any other.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(match panic.downcast_ref::<String>() {
+            Some(message) => message.clone(),
+            None => panic.downcast_ref::<&str>().unwrap_or(&"it is inconsistent").to_string(),
+        }),
     }
 }
 

@@ -160,7 +160,12 @@ pub(super) fn parse(form: Form, source: Source, mut row: Map<String, Value>) -> 
         }
         Kind::Text => {
             let text = take("text")?;
-            same_kind(&source, ("text", &text), ("a document", &Text::Plain(String::new())))?;
+            if let Text::Messages(_) = text {
+                return Err(Error::input(
+                    format!("'text' is a list of messages, {source}"),
+                    "call the field 'messages'",
+                ));
+            }
             (wanted, Text::Plain(String::new()), vec![(text, true)])
         }
     };

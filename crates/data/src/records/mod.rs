@@ -172,3 +172,6 @@ fn unpair(rows: Vec<forms::Row>) -> Vec<Record> {
     records.append(&mut second);
     records
 }
+
+#[cfg(test)]
+mod tests;
