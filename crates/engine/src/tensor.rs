@@ -143,6 +143,12 @@ impl Tensor {
         self.view_mut().zero();
     }
 
+    /// Copies the first of `from`'s rows, as many as there are here.
+    pub fn copy_prefix(&mut self, from: View<'_>) {
+        let rows = self.rows();
+        self.view_mut().copy_from(from.slice(0..rows));
+    }
+
     /// A copy of its elements on the host; zeros on `plan`.
     pub fn to_vec<T: Element>(&self) -> Vec<T> {
         if self.device.is_plan() {
@@ -318,6 +324,24 @@ impl<'a> ViewMut<'a> {
             #[allow(unsafe_code)]
             unsafe {
                 std::ptr::write_bytes(self.address, 0, self.view().bytes());
+            }
+        }
+    }
+
+    /// Copies `from`, which has the same shape and element type.
+    pub fn copy_from(&mut self, from: View<'_>) {
+        assert_eq!(
+            (self.shape, self.dtype),
+            (from.shape, from.dtype),
+            "a copy between unlike tensors"
+        );
+        if self.device.is_plan() {
+            self.device.book("copy", 0.0, 2.0 * from.bytes() as f64);
+        } else {
+            // SAFETY: both views are `from.bytes()` long, and a mutable view shares no bytes with another view.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::ptr::copy_nonoverlapping(from.address, self.address, from.bytes());
             }
         }
     }

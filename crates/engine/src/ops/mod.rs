@@ -18,6 +18,7 @@ pub mod attention;
 pub mod add;
 pub mod gated_mlp;
 
+pub mod dropout;
 pub mod linear_logps;
 
 pub mod adamw;

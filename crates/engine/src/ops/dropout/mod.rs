@@ -1,0 +1,50 @@
+//! Dropout (Srivastava et al., JMLR 15, 2014), inverted: `y_i = x_i mask_i / (1 - p)`, where `mask_i` is 0 with chance p.
+//!
+//! * `x`, `y` (N, C) f32; the mask is a function of (seed, stream, i), so it is drawn again instead of saved
+//! * forward overwrites `y`; backward: `dx += dy mask / (1 - p)`, added because the layer's input flows on elsewhere
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use super::expect;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::tensor::{View, ViewMut};
+
+const OP: &str = "dropout";
+
+/// What the mask is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    /// The run's seed.
+    pub seed: u64,
+    /// Another one for every step, micro-batch and layer.
+    pub stream: u64,
+    /// Chance of a zero, below 1.
+    pub p: f32,
+}
+
+/// See the room's contract.
+pub fn forward(x: View<'_>, mask: Mask, y: ViewMut<'_>) -> Result<()> {
+    expect(OP, "x", x, (y.rows(), y.cols()), DType::F32)?;
+    expect(OP, "y", y.view(), (x.rows(), x.cols()), DType::F32)?;
+    if y.device().is_plan() {
+        y.device().book(OP, x.shape().len() as f64, 2.0 * x.bytes() as f64);
+        return Ok(());
+    }
+    cpu::apply(x.as_slice(), mask, y.into_mut_slice(), |y, value| *y = value);
+    Ok(())
+}
+
+/// See the room's contract.
+pub fn backward(dy: View<'_>, mask: Mask, dx: ViewMut<'_>) -> Result<()> {
+    expect(OP, "dy", dy, (dx.rows(), dx.cols()), DType::F32)?;
+    expect(OP, "dx", dx.view(), (dy.rows(), dy.cols()), DType::F32)?;
+    if dx.device().is_plan() {
+        dx.device().book("dropout backward", dy.shape().len() as f64, 3.0 * dy.bytes() as f64);
+        return Ok(());
+    }
+    cpu::apply(dy.as_slice(), mask, dx.into_mut_slice(), |dx, value| *dx += value);
+    Ok(())
+}

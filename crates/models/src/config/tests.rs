@@ -1,0 +1,148 @@
+//! Config spellings, and what is refused.
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn base() -> Value {
+    json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "vocab_size": 100})
+}
+
+fn read(changes: Value) -> Result<ModelConfig> {
+    let mut config = base();
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    ModelConfig::load(folder.path())
+}
+
+fn refused(changes: Value, expected: Expect) {
+    let text = read(changes).unwrap_err().to_string();
+    let at = text.find("config.json").unwrap();
+    expected.assert_eq(&text[at..]);
+}
+
+#[test]
+fn both_spellings_of_the_rotary_embedding_are_the_same_model() {
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192});
+    let old = read(json!({"rope_theta": 5e5, "rope_scaling": llama3})).unwrap();
+    let mut parameters = llama3;
+    parameters["rope_theta"] = json!(5e5);
+    assert_eq!(old, read(json!({"rope_parameters": parameters})).unwrap());
+    assert_eq!(old.rope.theta, 5e5);
+    assert_ne!(old.rope.scaling, RopeScaling::Default);
+    let typed = read(json!({"rope_scaling": {"type": "linear", "factor": 2.0}})).unwrap();
+    assert_eq!(typed.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+}
+
+#[test]
+fn frequencies_of_llama3_keep_short_waves_and_divide_long_ones() {
+    let rope = Rope {
+        theta: 500_000.0,
+        scaling: RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192.0,
+        },
+    };
+    let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() }.inverse_frequencies(128);
+    let scaled = rope.inverse_frequencies(128);
+    assert_eq!(scaled[0], plain[0]);
+    assert_eq!(scaled[63], plain[63] / 8.0);
+    // The wavelength of pair 30 is 2 pi 500000^(60/128) = 2944, between 2048 and 8192.
+    assert!(scaled[30] < plain[30] && scaled[30] > plain[30] / 8.0);
+}
+
+#[test]
+fn windows_follow_the_family() {
+    assert_eq!(read(json!({"sliding_window": 7})).unwrap().windows, [None; 3]);
+    assert_eq!(
+        read(json!({"model_type": "mistral", "sliding_window": 7})).unwrap().windows,
+        [Some(7); 3]
+    );
+    assert_eq!(
+        read(json!({"model_type": "mistral", "sliding_window": null})).unwrap().windows,
+        [None; 3]
+    );
+    let qwen = |more: Value| {
+        let mut changes = json!({"model_type": "qwen2", "sliding_window": 7});
+        changes.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        read(changes).unwrap().windows
+    };
+    assert_eq!(qwen(json!({"use_sliding_window": false})), [None; 3]);
+    assert_eq!(
+        qwen(json!({"use_sliding_window": true, "max_window_layers": 1})),
+        [None, Some(7), Some(7)]
+    );
+    let types = json!(["sliding_attention", "full_attention", "sliding_attention"]);
+    assert_eq!(
+        qwen(json!({"use_sliding_window": true, "layer_types": types})),
+        [Some(7), None, Some(7)]
+    );
+}
+
+#[test]
+fn biases_and_norms_follow_the_family() {
+    let qwen2 = read(json!({"model_type": "qwen2"})).unwrap();
+    assert!(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.qk_norm);
+    let qwen3 = read(json!({"model_type": "qwen3"})).unwrap();
+    assert!(!qwen3.qkv_bias && qwen3.qk_norm && qwen3.head_dim == 128);
+    let llama = read(json!({"attention_bias": true, "mlp_bias": true})).unwrap();
+    assert!(llama.qkv_bias && llama.o_bias && llama.mlp_bias && llama.head_dim == 16);
+}
+
+#[test]
+fn what_would_change_the_mathematics_is_refused() {
+    refused(
+        json!({"model_type": "gpt_neox"}),
+        expect![[r#"
+        config.json: the architecture 'gpt_neox' is not known
+          hint: Prospect knows llama, mistral, qwen2, qwen3; the others compute something else, so they are refused"#]],
+    );
+    refused(
+        json!({"model_type": 3}),
+        expect![[r#"
+        config.json: model_type is missing
+          hint: Prospect knows llama, mistral, qwen2, qwen3"#]],
+    );
+    refused(
+        json!({"hidden_act": "relu"}),
+        expect![[r#"
+        config.json: hidden_act = "relu" is not known
+          hint: Prospect knows silu and gelu_pytorch_tanh"#]],
+    );
+    refused(
+        json!({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}),
+        expect![[r#"
+        config.json: rope_type = "longrope" is not known
+          hint: Prospect knows default, linear and llama3"#]],
+    );
+    refused(
+        json!({"num_key_value_heads": 3}),
+        expect![[r#"
+        config.json: num_attention_heads = 4 is no multiple of num_key_value_heads = 3
+          hint: every key-value head serves the same number of query heads"#]],
+    );
+    refused(
+        json!({"hidden_size": -1}),
+        expect![[r#"
+        config.json: hidden_size = -1 is not a size from 1 to 67108864
+          hint: download config.json again"#]],
+    );
+    refused(
+        json!({"vocab_size": 1e300}),
+        expect![[r#"
+        config.json: vocab_size = 1e300 is not a size from 1 to 67108864
+          hint: download config.json again"#]],
+    );
+    refused(
+        json!({"pretraining_tp": 2}),
+        expect![[r#"
+        config.json: pretraining_tp = 2 is not supported
+          hint: Prospect computes with pretraining_tp = 1"#]],
+    );
+}

@@ -1,0 +1,234 @@
+//! The decoder: packed token trees through all blocks, forward and backward.
+//!
+//! The rows of a pass are groups that share every product with a weight and differ in the adapter that is added:
+//! the policy's rows come first, the reference's ride along. Gradient flows through a prefix of the rows, so
+//! what backward needs is a prefix too. Backward walks the blocks in reverse and adds to the gradients of what
+//! is trained.
+
+mod block;
+mod linear;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use engine::device::Device;
+use engine::dtype::DType;
+use engine::memory::arena::Category;
+use engine::ops::attention::Segment;
+use engine::ops::embedding;
+use engine::tensor::{Tensor, View, ViewMut};
+
+use crate::config::{ModelConfig, RopeTables};
+use crate::error::Result;
+use crate::generate::LayerCache;
+use crate::lora::Adapter;
+use crate::trained::Gradients;
+use crate::weights::Weights;
+
+use block::Activations;
+
+/// A model on a device.
+pub struct Model {
+    /// Its numbers.
+    pub config: ModelConfig,
+    /// Its weights.
+    pub weights: Weights,
+    /// cos and sin of every position the run meets.
+    pub rope: RopeTables,
+}
+
+impl Model {
+    /// Puts rotary tables for `positions` positions beside the weights.
+    pub fn new(
+        device: &Device,
+        config: ModelConfig,
+        weights: Weights,
+        positions: usize,
+    ) -> Result<Model> {
+        let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
+        Ok(Model { config, weights, rope })
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        self.weights.embed_tokens.device()
+    }
+}
+
+/// Rows that are treated alike.
+#[derive(Clone)]
+pub struct RowGroup<'a> {
+    /// Which rows.
+    pub rows: Range<usize>,
+    /// What is added to the base's linear layers; nothing for the base itself.
+    pub adapter: Option<&'a Adapter>,
+}
+
+/// Dropout on the adapter's inputs, in SFT.
+#[derive(Clone, Copy)]
+pub struct Dropout {
+    /// The run's seed.
+    pub seed: u64,
+    /// Another one for every micro-batch of the run.
+    pub pass: u64,
+}
+
+/// What runs through the model at once.
+pub struct Pass<'a> {
+    /// (N) token ids.
+    pub tokens: View<'a>,
+    /// (N) positions.
+    pub positions: View<'a>,
+    /// Which rows see which.
+    pub segments: Vec<Segment>,
+    /// The rows' adapters, in order; together they are all rows.
+    pub groups: Vec<RowGroup<'a>>,
+    /// Gradient flows through rows `0..grad_rows`, all of the first group.
+    pub grad_rows: usize,
+    /// Set while SFT trains an adapter that has dropout.
+    pub dropout: Option<Dropout>,
+}
+
+impl<'a> Pass<'a> {
+    /// The rows that gradient flows through, alone.
+    fn gradient_part(&self) -> Pass<'a> {
+        let rows = 0..self.grad_rows;
+        let adapter = self.groups.first().and_then(|group| group.adapter);
+        Pass {
+            tokens: self.tokens.slice(rows.clone()),
+            positions: self.positions.slice(rows.clone()),
+            segments: self
+                .segments
+                .iter()
+                .filter(|segment| segment.query_start < self.grad_rows)
+                .copied()
+                .collect(),
+            groups: vec![RowGroup { rows, adapter }],
+            grad_rows: self.grad_rows,
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// What a block keeps for backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Everything backward reads.
+    All,
+    /// Its input; backward computes the rest again.
+    Input,
+}
+
+/// What a block kept.
+enum Kept {
+    All(Activations),
+    Input(Tensor),
+}
+
+/// What forward leaves for backward.
+pub struct Forward {
+    /// The residual stream behind the last block, (N, C).
+    pub hidden: Tensor,
+    kept: Vec<Kept>,
+}
+
+/// Runs all rows through all blocks. `keep` says what each block keeps; it is not read without gradient rows.
+pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward> {
+    let device = model.device();
+    let (n, c) = (pass.tokens.rows(), model.config.hidden_size);
+    let mut hidden = device.scratch((n, c), DType::F32, Category::Activations)?;
+    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), hidden.view_mut())?;
+    let mut kept = Vec::new();
+    for index in 0..model.config.num_hidden_layers {
+        if pass.grad_rows == 0 {
+            block::forward(model, index, pass, hidden.view_mut(), None, None)?;
+            continue;
+        }
+        match keep[index] {
+            Keep::All => {
+                let mut all = Activations::new(model, index, pass)?;
+                block::forward(model, index, pass, hidden.view_mut(), Some(&mut all), None)?;
+                kept.push(Kept::All(all));
+            }
+            Keep::Input => {
+                let mut input =
+                    device.scratch((pass.grad_rows, c), DType::F32, Category::Activations)?;
+                input.copy_prefix(hidden.view());
+                block::forward(model, index, pass, hidden.view_mut(), None, None)?;
+                kept.push(Kept::Input(input));
+            }
+        }
+    }
+    Ok(Forward { hidden, kept })
+}
+
+/// Runs rows through all blocks with keys and values in `caches`, one a block: `segments` place queries in the
+/// rows of the pass and keys in the rows of the caches.
+pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache]) -> Result<Tensor> {
+    let mut hidden = model.device().scratch(
+        (pass.tokens.rows(), model.config.hidden_size),
+        DType::F32,
+        Category::Activations,
+    )?;
+    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), hidden.view_mut())?;
+    for (index, cache) in caches.iter_mut().enumerate() {
+        block::forward(model, index, pass, hidden.view_mut(), None, Some(cache))?;
+    }
+    Ok(hidden)
+}
+
+/// Carries `dhidden` (grad_rows, C), the gradient of the hidden rows, down to the embeddings, and adds to
+/// `gradients` on the way. `dhidden` is overwritten.
+pub fn backward(
+    model: &Model,
+    pass: &Pass<'_>,
+    kept: Kepts,
+    mut dhidden: ViewMut<'_>,
+    gradients: &mut Gradients<'_>,
+) -> Result<()> {
+    let part = pass.gradient_part();
+    let trains_below = matches!(gradients, Gradients::Full(_));
+    let mut kept = kept.0;
+    for index in (0..model.config.num_hidden_layers).rev() {
+        let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
+        let all = match layer {
+            Kept::All(all) => all,
+            Kept::Input(input) => {
+                let mut all = Activations::new(model, index, &part)?;
+                let mut stream = model.device().scratch(
+                    (input.rows(), input.cols()),
+                    DType::F32,
+                    Category::Activations,
+                )?;
+                stream.copy_prefix(input.view());
+                block::forward(model, index, &part, stream.view_mut(), Some(&mut all), None)?;
+                all
+            }
+        };
+        let needs_input_gradient = index > 0 || trains_below;
+        block::backward(
+            model,
+            index,
+            &part,
+            &all,
+            dhidden.reborrow(),
+            gradients,
+            needs_input_gradient,
+        )?;
+    }
+    if let Gradients::Full(weights) = gradients {
+        embedding::backward(part.tokens, dhidden.view(), weights.embed_tokens.view_mut())?;
+    }
+    Ok(())
+}
+
+/// What the blocks kept, in order.
+pub struct Kepts(Vec<Kept>);
+
+impl Forward {
+    /// The hidden rows, and what the blocks kept for backward.
+    pub fn into_parts(self) -> (Tensor, Kepts) {
+        (self.hidden, Kepts(self.kept))
+    }
+}

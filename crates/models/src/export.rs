@@ -1,0 +1,88 @@
+//! Writing safetensors tensor by tensor, so that never more than one of them is in memory twice.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use data::files;
+use engine::tensor::Tensor;
+use half::bf16;
+use serde_json::{Map, Value, json};
+
+use crate::error::Result;
+
+/// One tensor to write: its place in the header, and its bytes when they are asked for.
+pub struct Entry<'a> {
+    /// The tensor's name.
+    pub name: String,
+    /// `F32` or `BF16`.
+    pub dtype: &'static str,
+    /// Rows, columns, ...
+    pub shape: Vec<usize>,
+    /// The elements, little-endian.
+    pub bytes: Box<dyn Fn() -> io::Result<Vec<u8>> + 'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// A tensor of f32; one of a single column is written as a vector.
+    pub fn f32(name: String, tensor: &'a Tensor) -> Entry<'a> {
+        Entry {
+            name,
+            dtype: "F32",
+            shape: shape_of(tensor),
+            bytes: Box::new(|| {
+                Ok(tensor.to_vec::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect())
+            }),
+        }
+    }
+
+    /// A tensor of f32, rounded to bf16.
+    pub fn bf16(name: String, tensor: &'a Tensor) -> Entry<'a> {
+        let rounded = || {
+            tensor
+                .to_vec::<f32>()
+                .into_iter()
+                .flat_map(|v| bf16::from_f32(v).to_le_bytes())
+                .collect()
+        };
+        Entry {
+            name,
+            dtype: "BF16",
+            shape: shape_of(tensor),
+            bytes: Box::new(move || Ok(rounded())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * if self.dtype == "F32" { 4 } else { 2 }
+    }
+}
+
+fn shape_of(tensor: &Tensor) -> Vec<usize> {
+    if tensor.cols() == 1 { vec![tensor.rows()] } else { vec![tensor.rows(), tensor.cols()] }
+}
+
+/// Writes `entries` as one safetensors file, atomically, with the metadata that transformers and PEFT expect.
+pub fn write_safetensors(path: &Path, entries: &[Entry<'_>]) -> Result<()> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut end = 0;
+    for entry in entries {
+        let start = end;
+        end += entry.len();
+        let place =
+            json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, end]});
+        header.insert(entry.name.clone(), place);
+    }
+    let mut text = Value::Object(header).to_string();
+    // The data starts at a multiple of eight bytes; the format allows spaces after the header.
+    text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
+    files::write_atomically(path, |writer: &mut dyn Write| {
+        writer.write_all(&(text.len() as u64).to_le_bytes())?;
+        writer.write_all(text.as_bytes())?;
+        for entry in entries {
+            writer.write_all(&(entry.bytes)()?)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! A model's weights on a device.
+//!
+//! A weight is *visited*: [`Weight::visit`] hands out its f32 values for as long as a layer needs them, from
+//! where they are or dequantized into the step's stack. Gradients of all weights are a [`Weights`] of their own.
+
+mod load;
+#[cfg(test)]
+mod tests;
+
+use engine::device::Device;
+use engine::dtype::DType;
+use engine::memory::arena::Category;
+use engine::ops::nf4::Quantized;
+use engine::ops::{cast, nf4};
+use engine::tensor::{Tensor, View};
+
+use crate::config::ModelConfig;
+use crate::error::Result;
+
+pub use load::{Quantization, Storage, load};
+
+/// The linear layers of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linear {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// The attention's output.
+    O,
+    /// The MLP's gate.
+    Gate,
+    /// The MLP's other input.
+    Up,
+    /// The MLP's output.
+    Down,
+}
+
+impl Linear {
+    /// In the order they are used.
+    pub const ALL: [Linear; 7] =
+        [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+
+    /// The module's path within a block, as Hugging Face names it.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Linear::Q => "self_attn.q_proj",
+            Linear::K => "self_attn.k_proj",
+            Linear::V => "self_attn.v_proj",
+            Linear::O => "self_attn.o_proj",
+            Linear::Gate => "mlp.gate_proj",
+            Linear::Up => "mlp.up_proj",
+            Linear::Down => "mlp.down_proj",
+        }
+    }
+
+    /// Output and input width.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        let (c, i) = (config.hidden_size, config.intermediate_size);
+        match self {
+            Linear::Q => (config.query_size(), c),
+            Linear::K | Linear::V => (config.key_value_size(), c),
+            Linear::O => (c, config.query_size()),
+            Linear::Gate | Linear::Up => (i, c),
+            Linear::Down => (c, i),
+        }
+    }
+
+    /// Whether it adds a bias.
+    pub fn has_bias(self, config: &ModelConfig) -> bool {
+        match self {
+            Linear::Q | Linear::K | Linear::V => config.qkv_bias,
+            Linear::O => config.o_bias,
+            Linear::Gate | Linear::Up | Linear::Down => config.mlp_bias,
+        }
+    }
+}
+
+/// A matrix as it is held.
+pub enum Weight {
+    /// f32 or bf16.
+    Dense(Tensor),
+    /// 4 bits.
+    Nf4(Quantized),
+}
+
+/// A weight's f32 values for a while.
+pub enum Visited<'a> {
+    /// Where they are.
+    InPlace(View<'a>),
+    /// Dequantized.
+    Copied(Tensor),
+}
+
+impl Visited<'_> {
+    /// The values, (out, in) f32.
+    pub fn view(&self) -> View<'_> {
+        match self {
+            Visited::InPlace(view) => *view,
+            Visited::Copied(tensor) => tensor.view(),
+        }
+    }
+}
+
+impl Weight {
+    /// The f32 values; a copy on the step's stack where they are held in another form.
+    pub fn visit(&self, device: &Device) -> Result<Visited<'_>> {
+        let copy = |shape| device.scratch(shape, DType::F32, Category::Workspace);
+        Ok(match self {
+            Weight::Dense(tensor) if tensor.dtype() == DType::F32 => {
+                Visited::InPlace(tensor.view())
+            }
+            Weight::Dense(tensor) => {
+                let mut values = copy(tensor.shape())?;
+                cast::forward(tensor.view(), values.view_mut())?;
+                Visited::Copied(values)
+            }
+            Weight::Nf4(quantized) => {
+                let mut values = copy(quantized.shape)?;
+                nf4::dequantize(quantized, values.view_mut())?;
+                Visited::Copied(values)
+            }
+        })
+    }
+
+    /// The tensor of a weight that is held as f32; every weight is while all weights are trained.
+    pub fn dense_mut(&mut self) -> Option<&mut Tensor> {
+        match self {
+            Weight::Dense(tensor) => Some(tensor),
+            Weight::Nf4(_) => None,
+        }
+    }
+}
+
+/// The weights of a block.
+pub struct Layer {
+    /// The norm before attention, (C).
+    pub input_layernorm: Tensor,
+    /// By [`Linear`].
+    pub linears: [Weight; 7],
+    /// By [`Linear`], (out).
+    pub biases: [Option<Tensor>; 7],
+    /// The norm of each query head, (D).
+    pub q_norm: Option<Tensor>,
+    /// The norm of each key head, (D).
+    pub k_norm: Option<Tensor>,
+    /// The norm before the MLP, (C).
+    pub post_attention_layernorm: Tensor,
+}
+
+/// The weights of a model.
+pub struct Weights {
+    /// (V, C) f32 or bf16.
+    pub embed_tokens: Tensor,
+    /// The blocks.
+    pub layers: Vec<Layer>,
+    /// The last norm, (C).
+    pub norm: Tensor,
+    /// (V, C) f32 or bf16; none where the embeddings serve.
+    pub lm_head: Option<Tensor>,
+}
+
+impl Weights {
+    /// The head's matrix, (V, C).
+    pub fn head(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// Room for gradients of all weights: f32 zeros of the shapes that `config` says.
+    pub fn zeros(device: &Device, config: &ModelConfig) -> Result<Weights> {
+        let take = |shape: (usize, usize)| -> Result<Tensor> {
+            let mut tensor = device.persistent(shape, DType::F32, Category::Adapter)?;
+            tensor.zero();
+            Ok(tensor)
+        };
+        allocate(config, take, |linear, config| Ok(Weight::Dense(take(linear.shape(config))?)))
+    }
+
+    /// All tensors with their names in a checkpoint, in a fixed order. Empty where a weight is quantized: then
+    /// they are not trained.
+    pub fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
+        let mut all = vec![("model.embed_tokens.weight".to_owned(), &mut self.embed_tokens)];
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let named = |path: &str, kind: &str| format!("model.layers.{i}.{path}.{kind}");
+            all.push((named("input_layernorm", "weight"), &mut layer.input_layernorm));
+            for ((linear, weight), bias) in
+                Linear::ALL.iter().zip(&mut layer.linears).zip(&mut layer.biases)
+            {
+                if let Some(tensor) = weight.dense_mut() {
+                    all.push((named(linear.path(), "weight"), tensor));
+                }
+                if let Some(bias) = bias {
+                    all.push((named(linear.path(), "bias"), bias));
+                }
+            }
+            for (path, norm) in
+                [("self_attn.q_norm", &mut layer.q_norm), ("self_attn.k_norm", &mut layer.k_norm)]
+            {
+                if let Some(norm) = norm {
+                    all.push((named(path, "weight"), norm));
+                }
+            }
+            all.push((
+                named("post_attention_layernorm", "weight"),
+                &mut layer.post_attention_layernorm,
+            ));
+        }
+        all.push(("model.norm.weight".to_owned(), &mut self.norm));
+        if let Some(head) = &mut self.lm_head {
+            all.push(("lm_head.weight".to_owned(), head));
+        }
+        all
+    }
+}
+
+/// Builds a [`Weights`]: `take` gives a vector or table of a shape, `matrix` a linear layer's weight.
+fn allocate(
+    config: &ModelConfig,
+    take: impl Fn((usize, usize)) -> Result<Tensor>,
+    matrix: impl Fn(Linear, &ModelConfig) -> Result<Weight>,
+) -> Result<Weights> {
+    let (v, c) = (config.vocab_size, config.hidden_size);
+    let head_norm = || if config.qk_norm { take((config.head_dim, 1)).map(Some) } else { Ok(None) };
+    let layer = |_| -> Result<Layer> {
+        let mut linears = Vec::with_capacity(7);
+        let mut biases = [const { None }; 7];
+        for (linear, bias) in Linear::ALL.into_iter().zip(&mut biases) {
+            linears.push(matrix(linear, config)?);
+            if linear.has_bias(config) {
+                *bias = Some(take((linear.shape(config).0, 1))?);
+            }
+        }
+        let Ok(linears) = <[Weight; 7]>::try_from(linears) else {
+            unreachable!("seven were pushed")
+        };
+        Ok(Layer {
+            input_layernorm: take((c, 1))?,
+            linears,
+            biases,
+            q_norm: head_norm()?,
+            k_norm: head_norm()?,
+            post_attention_layernorm: take((c, 1))?,
+        })
+    };
+    Ok(Weights {
+        embed_tokens: take((v, c))?,
+        layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
+        norm: take((c, 1))?,
+        lm_head: if config.tie_word_embeddings { None } else { Some(take((v, c))?) },
+    })
+}
