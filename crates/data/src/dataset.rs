@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::batch::PackedStep;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::packing::{Member, PackOptions, pack};
 use crate::pairing;
 use crate::records::{self, Form, Text};
@@ -137,7 +137,12 @@ impl Dataset {
 
     /// An example with the boundary between prompt and completion visible.
     pub fn rendered(&self, index: usize, tokenizer: &Tokenizer) -> Result<Rendered> {
-        let example = &self.examples[index];
+        let Some(example) = self.examples.get(index) else {
+            return Err(Error::input(
+                format!("there is no example {index}; the dataset has {}", self.examples.len()),
+                "examples are numbered from 0",
+            ));
+        };
         let kept = example.room_for(&example.completion_ids, self.max_length);
         Ok(Rendered {
             source: example.source.to_string(),

@@ -126,7 +126,8 @@ impl Report {
         if desirable == undesirable {
             return None;
         }
-        let round = |value: f64| (value * 100.0).round_ties_even() / 100.0;
+        // Decimal rounding of the exact value, as Python's `round(value, 2)`.
+        let round = |value: f64| format!("{value:.2}").parse::<f64>().unwrap_or(value);
         let wanted = undesirable * undesirable_weight / desirable;
         let other = desirable * desirable_weight / undesirable;
         let ranges = Imbalance {

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use tokenizers::processors::template::TemplateProcessing;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -18,6 +17,9 @@ const NAMED: [&str; 7] =
 /// The name of a folder's only or usual chat template.
 const DEFAULT_TEMPLATE: &str = "default";
 
+/// The name of a template of its own for conversations with tools.
+const TOOL_TEMPLATE: &str = "tool_use";
+
 /// Text to token ids and back, with the folder's special tokens and chat templates.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -25,6 +27,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: BTreeMap<&'static str, String>,
     templates: BTreeMap<String, String>,
+    vocab_size: usize,
 }
 
 impl Tokenizer {
@@ -56,8 +59,10 @@ impl Tokenizer {
         let config = object_if_there(&config_path)?;
         let map_path = folder.join("special_tokens_map.json");
         let mut special = special_tokens(&config, &config_path)?;
-        for (name, token) in special_tokens(&object_if_there(&map_path)?, &map_path)? {
-            special.entry(name).or_insert(token);
+        // A configuration with `added_tokens_decoder` knows all tokens; older folders have
+        // their special tokens in a file of their own, which then goes before it.
+        if !config.contains_key("added_tokens_decoder") {
+            special.extend(special_tokens(&object_if_there(&map_path)?, &map_path)?);
         }
         if let Some(eos) = special.get("eos_token")
             && inner.token_to_id(eos).is_none()
@@ -71,9 +76,9 @@ impl Tokenizer {
             ));
         }
         same_added_tokens(&inner, &config, &config_path)?;
-        post_processor(&mut inner, &config, &special, &config_path)?;
         let templates = templates(folder, &config, &config_path)?;
-        Ok(Self { folder: folder.to_path_buf(), inner, special, templates })
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        Ok(Self { folder: folder.to_path_buf(), inner, special, templates, vocab_size })
     }
 
     /// The folder it was read from.
@@ -140,7 +145,7 @@ impl Tokenizer {
 
     /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+        self.vocab_size
     }
 
     /// The token of an id, as the vocabulary spells it.
@@ -156,7 +161,7 @@ impl Tokenizer {
     /// The source of the chat template; a folder may keep one of its own for conversations with
     /// tools.
     pub fn chat_template(&self, with_tools: bool) -> Option<&str> {
-        let tool_use = if with_tools { self.templates.get("tool_use") } else { None };
+        let tool_use = if with_tools { self.templates.get(TOOL_TEMPLATE) } else { None };
         tool_use.or_else(|| self.templates.get(DEFAULT_TEMPLATE)).map(String::as_str)
     }
 
@@ -240,49 +245,30 @@ fn same_added_tokens(
     Ok(())
 }
 
-/// `add_bos_token` and `add_eos_token`, where the configuration has them, replace the
-/// post-processor of tokenizer.json.
-fn post_processor(
-    inner: &mut tokenizers::Tokenizer,
-    config: &Map<String, Value>,
-    special: &BTreeMap<&'static str, String>,
-    path: &Path,
-) -> Result<()> {
-    let (bos, eos) = (config.get("add_bos_token"), config.get("add_eos_token"));
-    if bos.is_none() && eos.is_none() {
-        return Ok(());
-    }
-    let token = |flag: Option<&Value>, name: &str| -> Option<(String, u32)> {
-        let token = special.get(name).filter(|_| flag == Some(&Value::Bool(true)))?;
-        Some((token.clone(), inner.token_to_id(token)?))
-    };
-    let (bos, eos) = (token(bos, "bos_token"), token(eos, "eos_token"));
-    let pieces = [bos.as_ref().map(|bos| &*bos.0), Some("$A"), eos.as_ref().map(|eos| &*eos.0)];
-    let single: Vec<&str> = pieces.into_iter().flatten().collect();
-    let failed = |error: String| {
-        Error::input(
-            format!("the bos and eos tokens of '{}' cannot be added: {error}", path.display()),
-            "check 'add_bos_token' and 'add_eos_token' there",
-        )
-    };
-    let processor = TemplateProcessing::builder()
-        .try_single(single)
-        .map_err(|error| failed(error.to_string()))?
-        .special_tokens([bos, eos].into_iter().flatten().collect::<Vec<_>>())
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    inner.with_post_processor(Some(processor));
-    Ok(())
-}
-
-/// The chat templates of a folder by name: `chat_template.jinja`, then those of
-/// `additional_chat_templates/`, else what the configuration has.
+/// The chat templates of a folder by name: `chat_template.jinja` and
+/// `additional_chat_templates/tool_use.jinja`, or where there is neither, what the configuration
+/// has.
 fn templates(
     folder: &Path,
     config: &Map<String, Value>,
     config_path: &Path,
 ) -> Result<BTreeMap<String, String>> {
     let mut templates = BTreeMap::new();
+    for (name, file) in [
+        (DEFAULT_TEMPLATE, "chat_template.jinja"),
+        (TOOL_TEMPLATE, "additional_chat_templates/tool_use.jinja"),
+    ] {
+        let path = folder.join(file);
+        if path.exists() {
+            templates.insert(name.to_string(), files::read_to_string(&path)?);
+        }
+    }
+    if !templates.is_empty() {
+        return Ok(templates);
+    }
+    let wrong = |problem: &str, hint: &str| {
+        Err(Error::input(format!("{problem} in '{}'", config_path.display()), hint))
+    };
     match config.get("chat_template") {
         None | Some(Value::Null) => {}
         Some(Value::String(source)) => {
@@ -292,32 +278,19 @@ fn templates(
             for entry in list {
                 let field = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_string);
                 let (Some(name), Some(source)) = (field("name"), field("template")) else {
-                    return Err(Error::input(
-                        format!(
-                            "an entry of 'chat_template' in '{}' lacks 'name' or 'template'",
-                            config_path.display()
-                        ),
+                    return wrong(
+                        "an entry of 'chat_template' lacks 'name' or 'template'",
                         "give each template as {\"name\": \"...\", \"template\": \"...\"}",
-                    ));
+                    );
                 };
                 templates.insert(name, source);
             }
         }
         Some(_) => {
-            return Err(Error::input(
-                format!(
-                    "'chat_template' in '{}' is neither a string nor a list",
-                    config_path.display()
-                ),
+            return wrong(
+                "'chat_template' is neither a string nor a list",
                 "download the file again",
-            ));
-        }
-    }
-    let mut files = vec![(DEFAULT_TEMPLATE.to_string(), folder.join("chat_template.jinja"))];
-    files.push(("tool_use".to_string(), folder.join("additional_chat_templates/tool_use.jinja")));
-    for (name, path) in files {
-        if path.exists() {
-            templates.insert(name, files::read_to_string(&path)?);
+            );
         }
     }
     Ok(templates)

@@ -1,5 +1,6 @@
 //! Values as Python's `str` writes them where a template prints them: a list or a dict inside a
-//! prompt looks like Python, not like JSON.
+//! prompt looks like Python, not like JSON. (Where `~` joins a list or a dict to text, minijinja
+//! writes it, with double quotes.)
 
 use std::fmt::Write;
 
