@@ -1,3 +1,47 @@
-//! Tasks of the repository.
+//! Tasks of the repository: `cargo xtask TASK`.
 
-fn main() {}
+#![allow(clippy::print_stdout, reason = "a task speaks to the person who started it")]
+
+mod docs;
+mod tidy;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  tidy    check formatting, lints, licences, the shape of the repository and its documents
+  docs    write the generated documents: docs/recipes.md, docs/cli.md";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = root();
+    let done = match arguments[..] {
+        ["tidy"] => tidy::run(&root),
+        ["docs"] => docs::run(&root),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            println!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The cargo that runs this task.
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The root of the repository, from wherever in it the task was started.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap_or_else(|_| PathBuf::from("."))
+}

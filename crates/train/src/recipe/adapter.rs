@@ -11,19 +11,28 @@ use std::path::PathBuf;
 const RANK: Limit = Limit { words: "from 1 to 65536", holds: |x| (1.0..=65536.0).contains(&x) };
 
 table! {
-    /// `[adapter]`: train low-rank matrices beside the frozen weights (LoRA, arXiv 2106.09685). A recipe without this table trains all weights.
+    /// `[adapter]`: train low-rank matrices beside the frozen weights (LoRA, arXiv 2106.09685). A recipe
+    /// without this table trains all weights.
     pub struct Adapter["adapter"] {
-        /// The rank: a larger one can express more and takes proportionally more memory for gradients and optimizer. 16 unless written (TRL); with `init_from`, that adapter's.
+        /// The rank: a larger one can express more and takes proportionally more memory for gradients and
+        /// optimizer. 16 unless written (TRL); with `init_from`, that adapter's.
         pub r: Option<usize>, RANK;
-        /// The adapter's output is scaled by `lora_alpha / r`: a larger value learns faster at the same learning rate. 32 unless written (TRL); with `init_from`, that adapter's.
+        /// The adapter's output is scaled by `lora_alpha / r`: a larger value learns faster at the same
+        /// learning rate. 32 unless written (TRL); with `init_from`, that adapter's.
         pub lora_alpha: Option<f64>, AT_LEAST_0;
-        /// The share of the adapter's inputs dropped at random in SFT. Preference objectives compare two passes over the same tokens, so there it is off, as in TRL. 0 is PEFT's default, 0.05 that of TRL's command line.
+        /// The share of the adapter's inputs dropped at random in SFT. Preference objectives compare two
+        /// passes over the same tokens, so there it is off, as in TRL. 0 is PEFT's default, 0.05 that of
+        /// TRL's command line.
         pub lora_dropout: f64 = 0.0, FROM_0_TO_BELOW_1;
-        /// Scale by `lora_alpha / sqrt(r)` (arXiv 2312.03732), so that a large rank does not learn ever more slowly. false unless written (TRL); with `init_from`, that adapter's.
+        /// Scale by `lora_alpha / sqrt(r)` (arXiv 2312.03732), so that a large rank does not learn ever
+        /// more slowly. false unless written (TRL); with `init_from`, that adapter's.
         pub use_rslora: Option<bool>;
-        /// `"all-linear"`, or a list of module names such as `["q_proj", "v_proj"]`. Fewer modules save memory and time and can express less. `"all-linear"` unless written; with `init_from`, that adapter's.
+        /// `"all-linear"`, or a list of module names such as `["q_proj", "v_proj"]`. Fewer modules save
+        /// memory and time and can express less. `"all-linear"` unless written; with `init_from`, that
+        /// adapter's.
         pub target_modules: Option<TargetModules>;
-        /// The folder of an adapter to start from, as PEFT writes it. What is written above must then agree with it. The reference stays the base unless `objective.reference = "start"`.
+        /// The folder of an adapter to start from, as PEFT writes it. What is written above must then
+        /// agree with it. The reference stays the base unless `objective.reference = "start"`.
         pub init_from: Option<PathBuf>;
     }
 }

@@ -10,13 +10,19 @@ const LENGTH: Limit = Limit { words: "from 2 to 10000000", holds: |x| (2.0..=1e7
 table! {
     /// `[data]`: the feedback to learn from.
     pub struct Data["data"] {
-        /// JSONL files in TRL's forms: `prompt`, `completion`, `label`; or `prompt`, `chosen`, `rejected`; plain text or messages.
+        /// JSONL files in TRL's forms: `prompt`, `completion`, `label`; or `prompt`, `chosen`,
+        /// `rejected`; plain text or messages.
         pub train: Vec<PathBuf>;
         /// Held-out files in the same forms, measured during training and never learnt from.
         pub eval: Vec<PathBuf> = Vec::new();
-        /// The most tokens of prompt and completion together. A longer completion is cut at the end; a row whose prompt alone reaches it is dropped; both are counted and reported. Activation memory and time grow with it.
+        /// The most tokens of prompt and completion together. A longer completion is cut at the end; a
+        /// row whose prompt alone reaches it is dropped; both are counted and reported. Activation memory
+        /// and time grow with it.
         pub max_length: usize = 1024, LENGTH;
-        /// `"shuffled"` draws a new order for every epoch and spreads the classes over the batches. `"sequential"` keeps the order of the file, pairs for the KL estimate as trl 1.16 does and averages as it does, to compare runs; a file sorted by class then trains on one class for hundreds of steps.
+        /// `"shuffled"` draws a new order for every epoch and spreads the classes over the batches.
+        /// `"sequential"` keeps the order of the file, pairs for the KL estimate as trl 1.16 does and
+        /// averages as it does, to compare runs; a file sorted by class then trains on one class for
+        /// hundreds of steps.
         pub order: Order = Order::Shuffled;
     }
 }

@@ -8,7 +8,8 @@ use crate::error::Result;
 use std::path::PathBuf;
 
 table! {
-    /// `[generate]`: at the end of the run, answer held-out prompts as before and as after training and show both. A recipe without this table shows none.
+    /// `[generate]`: at the end of the run, answer held-out prompts as before and as after training and
+    /// show both. A recipe without this table shows none.
     pub struct Generate["generate"] {
         /// A JSONL file of prompts that training has not seen: each row has a `prompt`, text or messages.
         pub prompts: PathBuf;
@@ -22,7 +23,8 @@ table! {
 }
 
 table! {
-    /// `desirable` in `[generate]`: a plain rule on an answer's text, white space at both ends aside. All that is written must hold; letters count as written.
+    /// `desirable` in `[generate]`: a plain rule on an answer's text, white space at both ends aside. All
+    /// that is written must hold; letters count as written.
     pub struct Desirable["generate.desirable"] {
         /// The answer begins with this.
         pub starts_with: Option<String>;

@@ -82,9 +82,12 @@ pub struct Recipe {
 table! {
     /// Before the first table.
     struct Head[""] {
-        /// The run folder, which gets the resolved recipe, metrics, checkpoints, adapter and report. `runs/` and the name of the recipe unless written. If it exists, only `--resume` may write into it.
+        /// The run folder, which gets the resolved recipe, metrics, checkpoints, adapter and report.
+        /// `runs/` and the name of the recipe unless written. If it exists, only `--resume` may write
+        /// into it.
         pub output: Option<String>;
-        /// The seed of everything random: adapter initialization, order of the data, dropout, sampling. The same seed on the same machine gives the same bytes.
+        /// The seed of everything random: adapter initialization, order of the data, dropout, sampling.
+        /// The same seed on the same machine gives the same bytes.
         pub seed: u64 = 42, AT_LEAST_0;
     }
 }
@@ -95,7 +98,8 @@ impl Recipe {
         Self::read_with(path, overrides, true)
     }
 
-    /// As [`Recipe::read`], but what the recipe names (model, data, adapter, prompts) need not exist: a plan can
+    /// As [`Recipe::read`], but what the recipe names (model, data, adapter, prompts) need not exist: a
+    /// plan can
     /// be made before the data is there.
     pub fn read_without_files(path: &Path, overrides: &[String]) -> Result<Recipe> {
         Self::read_with(path, overrides, false)

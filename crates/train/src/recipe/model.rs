@@ -7,13 +7,18 @@ use super::table::table;
 table! {
     /// `[model]`: the model that learns.
     pub struct Model["model"] {
-        /// A folder as Hugging Face writes it (`config.json`, safetensors, `tokenizer.json`), or a hub id `owner/name`.
+        /// A folder as Hugging Face writes it (`config.json`, safetensors, `tokenizer.json`), or a hub id
+        /// `owner/name`.
         pub path: ModelPath;
-        /// `"nf4"` holds the linear layers in 4 bits as bitsandbytes does: about a quarter of the memory of bf16 for a small loss of accuracy. Only with `[adapter]`: 4-bit weights cannot be trained themselves.
+        /// `"nf4"` holds the linear layers in 4 bits as bitsandbytes does: about a quarter of the memory
+        /// of bf16 for a small loss of accuracy. Only with `[adapter]`: 4-bit weights cannot be trained
+        /// themselves.
         pub quantization: Quantization = Quantization::None;
-        /// With `"nf4"`, also quantize the scales: 0.516 instead of 0.563 bytes per weight. Loading takes a little longer; speed and quality stay. TRL's default is false.
+        /// With `"nf4"`, also quantize the scales: 0.516 instead of 0.563 bytes per weight. Loading takes
+        /// a little longer; speed and quality stay. TRL's default is false.
         pub double_quant: bool = true;
-        /// What the weights that are not quantized are held in. `"f32"` is TRL's default and exact; `"bf16"` halves their memory.
+        /// What the weights that are not quantized are held in. `"f32"` is TRL's default and exact;
+        /// `"bf16"` halves their memory.
         pub dtype: Dtype = Dtype::F32;
     }
 }

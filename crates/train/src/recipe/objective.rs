@@ -6,19 +6,28 @@ use super::table::{ABOVE_0, AT_LEAST_0, FROM_0_TO_BELOW_HALF, Table, table};
 use crate::error::{Error, Result};
 
 table! {
-    /// `[objective]`: what is learnt from the feedback. A key that the chosen objective has no use for is an error.
+    /// `[objective]`: what is learnt from the feedback. A key that the chosen objective has no use for is
+    /// an error.
     pub struct Objective["objective"] {
-        /// `"kto"` (arXiv 2402.01306) and `"apo_zero_unpaired"` (arXiv 2408.06266; cheaper, no KL estimate) learn from single ratings, `"dpo"` (arXiv 2305.18290) from pairs, `"sft"` imitates completions, of rated ones the desirable.
+        /// `"kto"` (arXiv 2402.01306) and `"apo_zero_unpaired"` (arXiv 2408.06266; cheaper, no KL
+        /// estimate) learn from single ratings, `"dpo"` (arXiv 2305.18290) from pairs, `"sft"` imitates
+        /// completions, of rated ones the desirable.
         pub name: ObjectiveName = ObjectiveName::Kto;
-        /// How closely the policy is held to the reference: a smaller value lets it move farther for the same reward. Not in `"sft"`.
+        /// How closely the policy is held to the reference: a smaller value lets it move farther for the
+        /// same reward. Not in `"sft"`.
         pub beta: f64 = 0.1, ABOVE_0;
-        /// The weight of a thumbs-up example. With many more ups than downs, lower it (or raise the other) until `weight * count` of the two classes are within 1 to 4/3 of each other. Only in `"kto"` and `"apo_zero_unpaired"`.
+        /// The weight of a thumbs-up example. With many more ups than downs, lower it (or raise the
+        /// other) until `weight * count` of the two classes are within 1 to 4/3 of each other. Only in
+        /// `"kto"` and `"apo_zero_unpaired"`.
         pub desirable_weight: f64 = 1.0, AT_LEAST_0;
         /// The weight of a thumbs-down example. Only in `"kto"` and `"apo_zero_unpaired"`.
         pub undesirable_weight: f64 = 1.0, AT_LEAST_0;
-        /// The chance that a pair is labelled the wrong way round; above 0 the loss stops pushing pairs that are already well apart. Only in `"dpo"`.
+        /// The chance that a pair is labelled the wrong way round; above 0 the loss stops pushing pairs
+        /// that are already well apart. Only in `"dpo"`.
         pub label_smoothing: f64 = 0.0, FROM_0_TO_BELOW_HALF;
-        /// What rewards are measured against: `"base"`, the model without an adapter, or `"start"`, a frozen copy of the state that training started from (with `adapter.init_from`, TRL's rule for a PeftModel). Not in `"sft"`.
+        /// What rewards are measured against: `"base"`, the model without an adapter, or `"start"`, a
+        /// frozen copy of the state that training started from (with `adapter.init_from`, TRL's rule for
+        /// a PeftModel). Not in `"sft"`.
         pub reference: Reference = Reference::Base;
     }
 }

@@ -68,7 +68,7 @@ pub fn markdown() -> String {
             let default = match (&key.default, key.required) {
                 (Some(default), _) => format!("`{default}`"),
                 (None, true) => "must be written".to_owned(),
-                (None, false) => "none".to_owned(),
+                (None, false) => "—".to_owned(),
             };
             let cells = [key.expects.as_str(), default.as_str(), &one_line(key.doc)]
                 .map(|cell| cell.replace('|', "\\|"));

@@ -8,9 +8,11 @@ use crate::error::{Error, Result};
 table! {
     /// `[schedule]`: how the learning rate runs over the optimizer steps, as transformers computes it.
     pub struct Schedule["schedule"] {
-        /// After the warm-up, `"linear"` falls to 0 in a straight line, `"cosine"` along half a cosine, `"constant"` stays.
+        /// After the warm-up, `"linear"` falls to 0 in a straight line, `"cosine"` along half a cosine,
+        /// `"constant"` stays.
         pub name: ScheduleName = ScheduleName::Linear;
-        /// The steps in which the rate rises from 0 in a straight line; the first step then has rate 0. 0 unless either is written.
+        /// The steps in which the rate rises from 0 in a straight line; the first step then has rate 0. 0
+        /// unless either is written.
         pub warmup_steps: Option<usize>, AT_LEAST_0;
         /// The same as a share of all steps, rounded up. Not together with `warmup_steps`.
         pub warmup_ratio: Option<f64>, FROM_0_TO_1;

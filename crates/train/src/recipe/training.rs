@@ -15,13 +15,16 @@ const TOKENS: Limit = Limit { words: "from 1 to 1000000000", holds: |x| (1.0..=1
 table! {
     /// `[train]`: how long, in what portions, on what machine.
     pub struct Train["train"] {
-        /// How often all examples are learnt from; a fraction ends within an epoch. 3 unless `max_steps` is written (transformers).
+        /// How often all examples are learnt from; a fraction ends within an epoch. 3 unless `max_steps`
+        /// is written (transformers).
         pub epochs: Option<f64>, ABOVE_0;
         /// The number of optimizer steps, instead of `epochs`.
         pub max_steps: Option<usize>, AT_LEAST_1;
-        /// Examples per group: what the KL estimate of kto is a mean over, TRL's per-device batch. kto needs 2. It does not bound memory: `token_budget` does. For dpo a pair is one example.
+        /// Examples per group: what the KL estimate of kto is a mean over, TRL's per-device batch. kto
+        /// needs 2. It does not bound memory: `token_budget` does. For dpo a pair is one example.
         pub batch_size: usize = 8, A_MILLION;
-        /// Groups per optimizer step: the effective batch is `batch_size` times this. A larger one makes steps steadier and fewer.
+        /// Groups per optimizer step: the effective batch is `batch_size` times this. A larger one makes
+        /// steps steadier and fewer.
         pub gradient_accumulation_steps: usize = 1, A_MILLION;
         /// A line is shown every so many steps; `metrics.jsonl` has every step.
         pub log_every: usize = 10, AT_LEAST_1;
@@ -29,19 +32,25 @@ table! {
         pub eval_every: usize = 500, AT_LEAST_0;
         /// A checkpoint to resume from is written every so many steps, and at the end. 0: none by steps.
         pub save_every: usize = 500, AT_LEAST_0;
-        /// A checkpoint is also written when this many minutes have passed since the last: the most work that a power cut can cost. 0: none by time. It changes nothing in the result.
+        /// A checkpoint is also written when this many minutes have passed since the last: the most work
+        /// that a power cut can cost. 0: none by time. It changes nothing in the result.
         pub save_minutes: f64 = 30.0, AT_LEAST_0;
         /// How many of the newest checkpoints stay on disk. 0: all.
         pub keep_checkpoints: usize = 2, AT_LEAST_0;
-        /// Steps whose loss or gradient is not finite are skipped and counted; one more than this many ends the run.
+        /// Steps whose loss or gradient is not finite are skipped and counted; one more than this many
+        /// ends the run.
         pub max_bad_batches: usize = 10, AT_LEAST_0;
-        /// `"flash"` never holds the scores of all pairs of tokens; `"standard"` does: slower and larger for long texts, there to compare with.
+        /// `"flash"` never holds the scores of all pairs of tokens; `"standard"` does: slower and larger
+        /// for long texts, there to compare with.
         pub attention: Attention = Attention::Flash;
         /// `"auto"` takes the GPU if there is one and says what it took.
         pub device: Device = Device::Auto;
-        /// The most memory the run may take on the device, such as `"24GiB"`; what the device has free unless written. The planner keeps or recomputes activations to fit: less memory is slower, never different in the loss.
+        /// The most memory the run may take on the device, such as `"24GiB"`; what the device has free
+        /// unless written. The planner keeps or recomputes activations to fit: less memory is slower,
+        /// never different in the loss.
         pub memory_limit: Option<Bytes>;
-        /// The most tokens in one pass through the model; the planner's choice unless written. A group that holds more is split, exactly. More is faster and takes more memory for activations.
+        /// The most tokens in one pass through the model; the planner's choice unless written. A group
+        /// that holds more is split, exactly. More is faster and takes more memory for activations.
         pub token_budget: Option<usize>, TOKENS;
         /// Threads on the CPU; all cores unless written. The result is the same for any number.
         pub threads: Option<usize>, THREADS;
