@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a task speaks to the person who started it")]
 
+mod bench;
 mod docs;
 mod tidy;
 
@@ -13,7 +14,8 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
-  docs    write the generated documents: docs/recipes.md, docs/cli.md";
+  docs    write the generated documents: docs/recipes.md, docs/cli.md
+  bench   measure Prospect and TRL side by side on this machine's cores";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
+        ["bench", ..] => bench::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };
     match done {
