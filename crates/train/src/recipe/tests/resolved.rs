@@ -124,7 +124,7 @@ fn the_shortest_recipe_gets_every_default() {
         log_every = 10
         eval_every = 500
         save_every = 500
-        save_minutes = 30.0
+        save_minutes = 5.0
         keep_checkpoints = 2
         max_bad_batches = 10
         attention = "flash"
