@@ -93,7 +93,7 @@ pub fn generate(
                 "give the model at least one token to go on from",
             ));
         }
-        if prompt.len() + request.max_new_tokens > positions {
+        if prompt.len().saturating_add(request.max_new_tokens) > positions {
             return Err(Error::input(
                 format!(
                     "a prompt of {} tokens and {} new ones exceed {positions} positions",
