@@ -1,0 +1,3 @@
+//! The Python training stack.
+
+pub mod index;
