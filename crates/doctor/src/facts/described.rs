@@ -190,10 +190,11 @@ impl Machine for Described {
         self.about.processors.unwrap_or(8)
     }
 
-    fn run(&self, program: &str, _arguments: &[&str]) -> io::Result<Ran> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("'{program}' is not run on a described machine"),
-        ))
+    fn run(&self, program: &str, _arguments: &[&str], _input: &str) -> io::Result<Ran> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("'{program}' is not run on a described machine")))
+    }
+
+    fn save(&self, path: &Path, _text: &str) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("'{}' is not written on a described machine", path.display())))
     }
 }

@@ -3,7 +3,7 @@
 use super::files::{Files, nearest};
 use super::{Cuda, Entry, Machine, Nvidia, Ran, ReadAt, Stat};
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -87,13 +87,24 @@ impl Machine for Local {
         std::thread::available_parallelism().map_or(1, |n| n.get())
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) -> io::Result<Ran> {
-        let done = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<Ran> {
+        let mut command = Command::new(program);
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // A program that ends before it has read everything says why by itself.
+            let _ = pipe.write_all(input.as_bytes());
+        }
+        let done = child.wait_with_output()?;
         Ok(Ran {
             success: done.status.success(),
             output: String::from_utf8_lossy(&done.stdout).into_owned(),
             error: String::from_utf8_lossy(&done.stderr).into_owned(),
         })
+    }
+
+    fn save(&self, path: &Path, text: &str) -> io::Result<()> {
+        OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
     }
 }
 

@@ -168,8 +168,10 @@ pub trait Machine {
     fn kernel_log(&self) -> Option<String>;
     /// Number of processors.
     fn processors(&self) -> usize;
-    /// Runs another program (`uv`, `pip`); nothing here calls it unless the user asked for it.
-    fn run(&self, program: &str, arguments: &[&str]) -> io::Result<Ran>;
+    /// Runs another program (`uv`, `pip`) with some input; only what the user asked for by a flag comes here.
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<Ran>;
+    /// Writes a new file, never over one that exists; only `stack mend --apply` does, for its way back.
+    fn save(&self, path: &Path, text: &str) -> io::Result<()>;
 }
 
 /// Reads a text file up to `limit` bytes; what is not UTF-8 is replaced.

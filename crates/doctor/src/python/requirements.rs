@@ -4,6 +4,7 @@
 use super::dist::{Dist, Needs, normal};
 use pep440_rs::Version;
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, VersionOrUrl};
+use pubgrub::Ranges;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
@@ -106,6 +107,13 @@ pub fn satisfied(needs: &Needs, version: &Version) -> bool {
         Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.contains(version),
         Some(VersionOrUrl::Url(_)) | None => true,
     }
+}
+
+/// The versions of a package that some distributions allow.
+pub fn range_of_others<'a>(others: impl Iterator<Item = &'a Dist>, name: &str, python: &Version) -> Ranges<Version> {
+    let Some(markers) = markers(python) else { return Ranges::full() };
+    let about = others.flat_map(|d| &d.requires).filter(|n| normal(n.name.as_ref()) == name && n.evaluate_markers(&markers, &[]));
+    about.fold(Ranges::full(), |all, one| all.intersection(&crate::stack::solve::range(one)))
 }
 
 /// A requirement without its marker and extras: what is handed to pip.

@@ -1,0 +1,294 @@
+//! Resolving a set of requirements over the index with PubGrub, as pip and uv would, and optionally under what
+//! their metadata does not say: the rules, the builds, the driver.
+
+use super::builds;
+use super::index::{Index, Release};
+use crate::finding::{Layer, Severity};
+use crate::python::dist::{Needs, normal};
+use crate::rules::Rule;
+use crate::rules::expression::{Expression, Side};
+use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
+use pep508_rs::{ExtraName, MarkerEnvironment, VersionOrUrl};
+use pubgrub::{
+    DefaultStringReporter, Dependencies, DependencyProvider, PackageResolutionStatistics,
+    PubGrubError, Ranges, Reporter,
+};
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// Versions a requirement allows.
+pub type Range = Ranges<Version>;
+
+/// A set of packages with one version each.
+pub type Set = BTreeMap<String, Version>;
+
+/// What is asked of a package.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// The package.
+    pub name: String,
+    /// The extras asked for.
+    pub extras: Vec<String>,
+    /// The versions allowed.
+    pub range: Range,
+}
+
+/// What a solution must satisfy besides the metadata.
+#[derive(Clone, Debug, Default)]
+pub struct Truth {
+    /// Pairs that break: where the first package is in its range, the second must not be in its own.
+    breaks: Vec<(String, Range, String, Range)>,
+    /// Whether to hold to what wheels are built for.
+    builds: bool,
+    /// The newest CUDA major the driver runs.
+    cuda_major: Option<u32>,
+}
+
+impl Truth {
+    /// Metadata alone: what pip and uv see.
+    pub fn metadata() -> Truth {
+        Truth::default()
+    }
+
+    /// All three layers, for a driver where one is known.
+    pub fn all(rules: &[Rule], driver: Option<&Version>) -> Truth {
+        let breaks = rules.iter().filter(|r| r.layer == Layer::Rules && r.severity == Severity::Error);
+        let too_old = |least: &str| driver.zip(Version::from_str(least).ok()).is_some_and(|(d, least)| *d < least);
+        let cuda_major = match () {
+            () if driver.is_none() => None,
+            () if too_old("525.60.13") => Some(11),
+            () if too_old("580") => Some(12),
+            () => Some(13),
+        };
+        Truth { breaks: breaks.filter_map(|r| pair(&r.expression)).collect(), builds: true, cuda_major }
+    }
+}
+
+/// Reads a rule of the form `a < .. and a >= .. and b > ..` as a pair that breaks. The first package named is the
+/// one that requires the other, by its metadata or by use.
+fn pair(expression: &Expression) -> Option<(String, Range, String, Range)> {
+    let Expression::All(parts) = expression else { return None };
+    let mut ranges: Vec<(String, Range)> = Vec::new();
+    for part in parts {
+        let Expression::Compare(name, comparison, Side::Literal(text)) = part else { return None };
+        let specifier = VersionSpecifier::from_version(comparison.operator()?, Version::from_str(text).ok()?).ok()?;
+        let range = Range::from(specifier);
+        match ranges.iter_mut().find(|(n, _)| n == name) {
+            Some((_, have)) => *have = have.intersection(&range),
+            None => ranges.push((name.clone(), range)),
+        }
+    }
+    let [(a, ra), (b, rb)] = <[(String, Range); 2]>::try_from(ranges).ok()?;
+    Some((a, ra, b, rb))
+}
+
+/// A resolver over an index for one Python.
+pub struct Solver<'a> {
+    index: &'a Index,
+    python: Version,
+    markers: MarkerEnvironment,
+    truth: Truth,
+    parsed: RefCell<HashMap<(String, Version), Rc<Vec<Needs>>>>,
+}
+
+impl<'a> Solver<'a> {
+    /// A resolver. None where the Python version makes no sense.
+    pub fn new(index: &'a Index, python: &Version, truth: Truth) -> Option<Solver<'a>> {
+        let markers = crate::python::requirements::markers(python)?;
+        Some(Solver { index, python: python.clone(), markers, truth, parsed: RefCell::default() })
+    }
+
+    /// Resolves. `wanted` are versions to keep where possible; where one must give way, the nearest is taken.
+    /// Packages without a wanted version get the newest that fits. The error is PubGrub's explanation.
+    pub fn solve(&self, roots: &[Root], wanted: &Set) -> Result<Set, String> {
+        let provider = Provider { solver: self, roots, wanted };
+        let zero = Version::new([0]);
+        match pubgrub::resolve(&provider, ROOT.to_string(), zero) {
+            Ok(solution) => {
+                Ok(solution.into_iter().filter(|(name, _)| name != ROOT && !name.contains('[')).collect())
+            }
+            Err(PubGrubError::NoSolution(mut tree)) => {
+                tree.collapse_no_versions();
+                Err(DefaultStringReporter::report(&tree))
+            }
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    fn needs(&self, name: &str, release: &Release) -> Rc<Vec<Needs>> {
+        let key = (name.to_string(), release.version.clone());
+        if let Some(known) = self.parsed.borrow().get(&key) {
+            return Rc::clone(known);
+        }
+        let needs = Rc::new(release.needs());
+        self.parsed.borrow_mut().insert(key, Rc::clone(&needs));
+        needs
+    }
+
+    /// Whether a release may be chosen at all.
+    fn possible(&self, name: &str, release: &Release) -> bool {
+        if !release.installs_on(&self.python) {
+            return false;
+        }
+        if let ("torch", Some(most)) = (name, self.truth.cuda_major)
+            && builds::torch_cuda(&release.version).is_some_and(|cuda| cuda.0 > most)
+        {
+            return false;
+        }
+        // An Unsloth that declares nothing fits everything and runs with nothing.
+        !(self.truth.builds && name == "unsloth" && release.requires.iter().all(|r| r.contains("extra ==")))
+    }
+
+    /// What the wheels of a release need beyond its metadata.
+    fn hidden(&self, name: &str, release: &Release, add: &mut dyn FnMut(&str, Range)) {
+        for (a, in_a, b, in_b) in &self.truth.breaks {
+            if a == name && in_a.contains(&release.version) && self.index.has(b) {
+                add(b, in_b.complement());
+            }
+        }
+        if !self.truth.builds {
+            return;
+        }
+        let only = |name: &str, fits: &dyn Fn(&Release) -> bool| {
+            let fitting = self.index.releases(name).iter().filter(|r| fits(r)).map(|r| Range::singleton(r.version.clone()));
+            fitting.fold(Range::empty(), |all, one| all.union(&one))
+        };
+        match name {
+            "bitsandbytes" => {
+                let fits = |torch: &Release| {
+                    builds::torch_cuda(&torch.version).is_some_and(|c| builds::bitsandbytes_has(&release.version, c))
+                };
+                add("torch", only("torch", &fits));
+            }
+            "xformers" => {
+                let specifier = builds::xformers_torch(&release.version);
+                if let Some(Ok(specifier)) = specifier.map(VersionSpecifiers::from_str) {
+                    add("torch", Range::from(specifier));
+                }
+            }
+            // Unsloth patches transformers' classes: one that came out long after it is not what it knows.
+            "unsloth" => {
+                if let Some(day) = release.day {
+                    add("transformers", only("transformers", &|t: &Release| t.day.is_none_or(|d| d <= day + 120)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+const ROOT: &str = "your requirements";
+
+struct Provider<'s, 'a> {
+    solver: &'s Solver<'a>,
+    roots: &'s [Root],
+    wanted: &'s Set,
+}
+
+fn split(package: &str) -> (&str, Option<&str>) {
+    match package.strip_suffix(']').and_then(|p| p.split_once('[')) {
+        Some((name, extra)) => (name, Some(extra)),
+        None => (package, None),
+    }
+}
+
+impl Provider<'_, '_> {
+    fn candidates(&self, name: &str, range: &Range) -> Vec<(usize, &Version)> {
+        let releases = self.solver.index.releases(name).iter().enumerate();
+        releases
+            .filter(|(_, r)| range.contains(&r.version) && self.solver.possible(name, r))
+            .map(|(i, r)| (i, &r.version))
+            .collect()
+    }
+}
+
+impl DependencyProvider for Provider<'_, '_> {
+    type P = String;
+    type V = Version;
+    type VS = Range;
+    type Priority = (u32, Reverse<usize>, Reverse<String>);
+    type M = String;
+    type Err = Infallible;
+
+    fn prioritize(&self, package: &String, range: &Range, conflicts: &PackageResolutionStatistics) -> Self::Priority {
+        let (name, _) = split(package);
+        let count = if package == ROOT { 1 } else { self.candidates(name, range).len() };
+        // The name breaks ties, so that the same question always has the same answer.
+        (conflicts.conflict_count(), Reverse(count), Reverse(package.clone()))
+    }
+
+    fn choose_version(&self, package: &String, range: &Range) -> Result<Option<Version>, Infallible> {
+        if package == ROOT {
+            return Ok(Some(Version::new([0])));
+        }
+        let (name, _) = split(package);
+        let candidates = self.candidates(name, range);
+        let Some(wanted) = self.wanted.get(name) else { return Ok(candidates.last().map(|(_, v)| (*v).clone())) };
+        let releases = self.solver.index.releases(name);
+        let place = releases.partition_point(|r| r.version < *wanted);
+        let nearest = candidates.into_iter().min_by_key(|(i, v)| (*v != wanted, i.abs_diff(place), Reverse(*i)));
+        Ok(nearest.map(|(_, v)| v.clone()))
+    }
+
+    fn get_dependencies(&self, package: &String, version: &Version) -> Result<Dependencies<String, Range, String>, Infallible> {
+        let mut needs: BTreeMap<String, Range> = BTreeMap::new();
+        let mut add = |name: &str, range: Range| {
+            let have = needs.get(name).cloned().unwrap_or_else(Range::full);
+            needs.insert(name.to_string(), have.intersection(&range));
+        };
+        if package == ROOT {
+            for root in self.roots {
+                add(&root.name, root.range.clone());
+                for extra in &root.extras {
+                    add(&format!("{}[{extra}]", root.name), root.range.clone());
+                }
+            }
+            return Ok(Dependencies::Available(needs.into_iter().collect()));
+        }
+        let (name, extra) = split(package);
+        let Some(release) = self.solver.index.release(name, version) else {
+            return Ok(Dependencies::Unavailable("it is not in the index".into()));
+        };
+        let asked: Vec<ExtraName> = extra.iter().filter_map(|e| ExtraName::from_str(e).ok()).collect();
+        if extra.is_some() {
+            add(name, Range::singleton(version.clone()));
+        }
+        for need in self.solver.needs(name, release).iter() {
+            let other = normal(need.name.as_ref());
+            let active = need.evaluate_markers(&self.solver.markers, &asked);
+            let already = extra.is_some() && need.evaluate_markers(&self.solver.markers, &[]);
+            if !active || already || !self.solver.index.has(&other) {
+                continue;
+            }
+            let range = range(need);
+            // `unsloth[huggingface]` required by unsloth itself: its own extra, of this very version.
+            let range = if other == name { range.intersection(&Range::singleton(version.clone())) } else { range };
+            add(&other, range.clone());
+            for wanted in &need.extras {
+                add(&format!("{other}[{}]", normal(wanted.as_ref())), range.clone());
+            }
+        }
+        if extra.is_none() {
+            self.solver.hidden(name, release, &mut add);
+        }
+        Ok(Dependencies::Available(needs.into_iter().collect()))
+    }
+}
+
+/// The versions a requirement allows. `==2.4.1` also means `2.4.1+cu121`: local tags are left out everywhere here.
+pub fn range(needs: &Needs) -> Range {
+    match &needs.version_or_url {
+        Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.iter().fold(Range::full(), |all, one| {
+            let plain = match one.operator() {
+                Operator::Equal | Operator::ExactEqual => Range::singleton(one.version().clone().without_local()),
+                _ => Range::from(one.clone()),
+            };
+            all.intersection(&plain)
+        }),
+        _ => Range::full(),
+    }
+}
