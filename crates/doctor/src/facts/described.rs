@@ -191,10 +191,16 @@ impl Machine for Described {
     }
 
     fn run(&self, program: &str, _arguments: &[&str], _input: &str) -> io::Result<Ran> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, format!("'{program}' is not run on a described machine")))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("'{program}' is not run on a described machine"),
+        ))
     }
 
     fn save(&self, path: &Path, _text: &str) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, format!("'{}' is not written on a described machine", path.display())))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("'{}' is not written on a described machine", path.display()),
+        ))
     }
 }

@@ -89,7 +89,11 @@ impl Machine for Local {
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<Ran> {
         let mut command = Command::new(program);
-        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let command = command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut pipe) = child.stdin.take() {
             // A program that ends before it has read everything says why by itself.

@@ -96,6 +96,9 @@ fn torch_facts(machine: &dyn Machine, site: &Path, all: &mut Scope) {
     let Ok(text) = read_text(machine, &path, 64 << 10) else { return };
     let shown = path.display().to_string();
     let said = torch::parse(&text);
+    let Some(version) = said.version.as_ref().and_then(|v| Version::from_str(v).ok()) else {
+        return;
+    };
     let build = match (&said.cuda, &said.hip) {
         (Some(_), _) => "cuda",
         (None, Some(_)) => "rocm",
@@ -105,7 +108,6 @@ fn torch_facts(machine: &dyn Machine, site: &Path, all: &mut Scope) {
     if let Some(cuda) = &said.cuda {
         all.version("torch.cuda", cuda, &shown);
     }
-    let Some(version) = said.version.and_then(|v| Version::from_str(&v).ok()) else { return };
     all.version("torch.file", &version.to_string(), &shown);
     let local = version.to_string().split_once('+').map(|(_, local)| local.to_string());
     if let Some(local) = local {

@@ -110,9 +110,15 @@ pub fn satisfied(needs: &Needs, version: &Version) -> bool {
 }
 
 /// The versions of a package that some distributions allow.
-pub fn range_of_others<'a>(others: impl Iterator<Item = &'a Dist>, name: &str, python: &Version) -> Ranges<Version> {
+pub fn range_of_others<'a>(
+    others: impl Iterator<Item = &'a Dist>,
+    name: &str,
+    python: &Version,
+) -> Ranges<Version> {
     let Some(markers) = markers(python) else { return Ranges::full() };
-    let about = others.flat_map(|d| &d.requires).filter(|n| normal(n.name.as_ref()) == name && n.evaluate_markers(&markers, &[]));
+    let about = others
+        .flat_map(|d| &d.requires)
+        .filter(|n| normal(n.name.as_ref()) == name && n.evaluate_markers(&markers, &[]));
     about.fold(Ranges::full(), |all, one| all.intersection(&crate::stack::solve::range(one)))
 }
 

@@ -71,7 +71,7 @@ fn value(fact: &Fact) -> Json {
         }
         Value::Flag(flag) => Json::Bool(*flag),
         Value::List(all) => json!(all),
-        Value::Version(v) => json!(v.to_string()),
+        Value::Version(_) => json!(fact.shown()),
         Value::Text(t) => json!(t),
     }
 }

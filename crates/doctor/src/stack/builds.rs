@@ -27,17 +27,61 @@ pub fn bitsandbytes_has(bitsandbytes: &Version, cuda: (u32, u32)) -> bool {
         ((0, 50, 0), &[(11, 8), (12, 1), (12, 4), (12, 6), (12, 8), (13, 0), (13, 2)]),
         (
             (0, 48, 0),
-            &[(11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (12, 6), (12, 8), (12, 9), (13, 0)],
+            &[
+                (11, 8),
+                (12, 0),
+                (12, 1),
+                (12, 2),
+                (12, 3),
+                (12, 4),
+                (12, 5),
+                (12, 6),
+                (12, 8),
+                (12, 9),
+                (13, 0),
+            ],
         ),
-        ((0, 47, 0), &[(11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (12, 6), (12, 8), (12, 9)]),
-        ((0, 46, 0), &[(11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (12, 6), (12, 8)]),
-        ((0, 45, 3), &[(11, 7), (11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (12, 6), (12, 8)]),
+        (
+            (0, 47, 0),
+            &[
+                (11, 8),
+                (12, 0),
+                (12, 1),
+                (12, 2),
+                (12, 3),
+                (12, 4),
+                (12, 5),
+                (12, 6),
+                (12, 8),
+                (12, 9),
+            ],
+        ),
+        (
+            (0, 46, 0),
+            &[(11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5), (12, 6), (12, 8)],
+        ),
+        (
+            (0, 45, 3),
+            &[
+                (11, 7),
+                (11, 8),
+                (12, 0),
+                (12, 1),
+                (12, 2),
+                (12, 3),
+                (12, 4),
+                (12, 5),
+                (12, 6),
+                (12, 8),
+            ],
+        ),
         ((0, 43, 3), &[(11, 7), (11, 8), (12, 0), (12, 1), (12, 2), (12, 3), (12, 4), (12, 5)]),
         ((0, 0, 0), &[(11, 7), (11, 8), (12, 0), (12, 1), (12, 2), (12, 3)]),
     ];
     let number = |i: usize| bitsandbytes.release().get(i).copied().unwrap_or(0);
     let version = (number(0), number(1), number(2));
-    let libraries = LIBRARIES.iter().find(|(from, _)| version >= *from).map(|(_, l)| *l).unwrap_or_default();
+    let libraries =
+        LIBRARIES.iter().find(|(from, _)| version >= *from).map(|(_, l)| *l).unwrap_or_default();
     // From 0.50 on the nearest library of the same major does.
     libraries.contains(&cuda) || (version >= (0, 50, 0) && libraries.iter().any(|l| l.0 == cuda.0))
 }
@@ -48,7 +92,12 @@ pub fn xformers_torch(xformers: &Version) -> Option<&'static str> {
 }
 
 /// The prebuilt flash-attn wheel for a torch, its CUDA, its C++ ABI and a Python; or why there is none.
-pub fn flash_attn_wheel(torch: &Version, cuda: (u32, u32), cxx11: bool, python: &Version) -> Result<String, String> {
+pub fn flash_attn_wheel(
+    torch: &Version,
+    cuda: (u32, u32),
+    cxx11: bool,
+    python: &Version,
+) -> Result<String, String> {
     // version, CUDA tag, torch minors, Python minors: each torch has the newest release that was built for it.
     const WHEELS: &[(&str, &str, &[u64], std::ops::RangeInclusive<u64>)] = &[
         ("2.8.3", "12", &[8, 7], 9..=13),
@@ -62,16 +111,25 @@ pub fn flash_attn_wheel(torch: &Version, cuda: (u32, u32), cxx11: bool, python: 
         return none(format!("none is built for torch {torch}"));
     }
     if cuda.0 != 12 {
-        return none(format!("the wheels listed here are for CUDA 12, torch {torch} is for CUDA {}.{}", cuda.0, cuda.1));
+        return none(format!(
+            "the wheels listed here are for CUDA 12, torch {torch} is for CUDA {}.{}",
+            cuda.0, cuda.1
+        ));
     }
     let Some((version, tag, _, pythons)) = WHEELS.iter().find(|w| w.2.contains(&minor)) else {
         return none(format!("none is known for torch 2.{minor}"));
     };
     if !pythons.contains(&python_minor) {
-        return none(format!("flash-attn {version} has wheels for Python 3.{} to 3.{}", pythons.start(), pythons.end()));
+        return none(format!(
+            "flash-attn {version} has wheels for Python 3.{} to 3.{}",
+            pythons.start(),
+            pythons.end()
+        ));
     }
     let abi = if cxx11 { "TRUE" } else { "FALSE" };
-    let file = format!("flash_attn-{version}+cu{tag}torch2.{minor}cxx11abi{abi}-cp3{python_minor}-cp3{python_minor}-linux_x86_64.whl");
+    let file = format!(
+        "flash_attn-{version}+cu{tag}torch2.{minor}cxx11abi{abi}-cp3{python_minor}-cp3{python_minor}-linux_x86_64.whl"
+    );
     Ok(format!("https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"))
 }
 
@@ -90,7 +148,13 @@ mod tests {
 
     #[test]
     fn the_cuda_of_torch_on_pypi_is_known() {
-        for (torch, cuda) in [("2.4.1", (12, 1)), ("2.5.1", (12, 4)), ("2.10.0", (12, 8)), ("2.11.0", (13, 0)), ("2.15.0", (13, 2))] {
+        for (torch, cuda) in [
+            ("2.4.1", (12, 1)),
+            ("2.5.1", (12, 4)),
+            ("2.10.0", (12, 8)),
+            ("2.11.0", (13, 0)),
+            ("2.15.0", (13, 2)),
+        ] {
             assert_eq!(torch_cuda(&v(torch)), Some(cuda), "{torch}");
         }
     }
@@ -106,11 +170,19 @@ mod tests {
 
     #[test]
     fn flash_attn_names_its_wheel_or_says_why_not() {
-        let wheel = flash_attn_wheel(&v("2.4.1"), (12, 1), false, &v("3.10")).expect("there is one");
-        assert!(wheel.ends_with("flash_attn-2.6.3+cu123torch2.4cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"));
-        let wheel = flash_attn_wheel(&v("2.5.1"), (12, 4), false, &v("3.11")).expect("there is one");
+        let wheel =
+            flash_attn_wheel(&v("2.4.1"), (12, 1), false, &v("3.10")).expect("there is one");
+        assert!(
+            wheel.ends_with(
+                "flash_attn-2.6.3+cu123torch2.4cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"
+            )
+        );
+        let wheel =
+            flash_attn_wheel(&v("2.5.1"), (12, 4), false, &v("3.11")).expect("there is one");
         assert!(wheel.contains("2.7.4.post1+cu12torch2.5cxx11abiFALSE-cp311"));
-        for (torch, cuda, python) in [("2.10.0", (12, 8), "3.12"), ("2.14.1", (13, 0), "3.12"), ("2.4.1", (12, 1), "3.13")] {
+        for (torch, cuda, python) in
+            [("2.10.0", (12, 8), "3.12"), ("2.14.1", (13, 0), "3.12"), ("2.4.1", (12, 1), "3.13")]
+        {
             assert!(flash_attn_wheel(&v(torch), cuda, true, &v(python)).is_err(), "{torch}");
         }
     }

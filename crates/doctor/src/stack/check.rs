@@ -32,17 +32,32 @@ impl Verdict {
 }
 
 /// Judges.
-pub fn check(index: &Index, rules: &[Rule], python: &Version, driver: Option<&str>, gpus: &[Gpu], wanted: &[Wanted]) -> Verdict {
+pub fn check(
+    index: &Index,
+    rules: &[Rule],
+    python: &Version,
+    driver: Option<&str>,
+    gpus: &[Gpu],
+    wanted: &[Wanted],
+) -> Verdict {
     let mut verdict = Verdict::default();
     for w in wanted.iter().filter(|w| index.has(&w.name)) {
         let Some(version) = &w.version else { continue };
         match index.release(&w.name, version) {
-            None => verdict.impossible.push(format!("{}=={version} was never released{}", w.name, near(index, &w.name, version))),
-            Some(release) if !release.installs_on(python) => verdict
-                .impossible
-                .push(format!("{}=={version} has no wheel for Python {python} (it has for {})", w.name, release.pythons.join(", "))),
+            None => verdict.impossible.push(format!(
+                "{}=={version} was never released{}",
+                w.name,
+                near(index, &w.name, version)
+            )),
+            Some(release) if !release.installs_on(python) => verdict.impossible.push(format!(
+                "{}=={version} has no wheel for Python {python} (it has for {})",
+                w.name,
+                release.pythons.join(", ")
+            )),
             Some(release) => {
-                for extra in w.extras.iter().filter(|e| !release.extras.contains(e)) {
+                // Packages that never had an extra are those whose metadata the index does not carry.
+                let knows = index.releases(&w.name).iter().any(|r| !r.extras.is_empty());
+                for extra in w.extras.iter().filter(|e| knows && !release.extras.contains(e)) {
                     verdict.impossible.push(format!("{} {version} has no extra '{extra}'", w.name));
                 }
             }
@@ -52,7 +67,8 @@ pub fn check(index: &Index, rules: &[Rule], python: &Version, driver: Option<&st
         return verdict;
     }
     let roots: Vec<Root> = wanted.iter().filter(|w| index.has(&w.name)).map(root).collect();
-    let solved = Solver::new(index, python, Truth::metadata()).map(|s| s.solve(&roots, &Set::new()));
+    let solved =
+        Solver::new(index, python, Truth::metadata()).map(|s| s.solve(&roots, &Set::new()));
     match solved {
         Some(Ok(set)) => {
             verdict.findings = judge(index, rules, python, driver, gpus, &set, wanted);
@@ -92,7 +108,10 @@ pub fn judge(
 ) -> Vec<Finding> {
     let mut table = Table::default();
     let all = &mut table.all;
-    let outside = wanted.iter().filter(|w| !index.has(&w.name)).filter_map(|w| Some((w.name.clone(), w.version.clone()?)));
+    let outside = wanted
+        .iter()
+        .filter(|w| !index.has(&w.name))
+        .filter_map(|w| Some((w.name.clone(), w.version.clone()?)));
     for (name, version) in set.clone().into_iter().chain(outside) {
         all.version(&name, &version.to_string(), "the resolved set");
     }
@@ -109,7 +128,11 @@ pub fn judge(
         all.text("torch.build", "cuda", wheel);
         if let Some(bitsandbytes) = set.get("bitsandbytes") {
             all.text("bitsandbytes.cudas", "its libraries", wheel);
-            all.flag("bitsandbytes.library", builds::bitsandbytes_has(bitsandbytes, (major, minor)), wheel);
+            all.flag(
+                "bitsandbytes.library",
+                builds::bitsandbytes_has(bitsandbytes, (major, minor)),
+                wheel,
+            );
         }
     }
     if set.get("xformers").and_then(builds::xformers_torch).is_some() {
@@ -119,7 +142,9 @@ pub fn judge(
     if let Some(unsloth) = release("unsloth") {
         let base = unsloth.requires.iter().filter(|r| !r.contains("extra ==")).count();
         all.number("unsloth.requires", base as f64, wheel);
-        if let (Some(ours), Some(theirs)) = (unsloth.day, release("transformers").and_then(|t| t.day)) {
+        if let (Some(ours), Some(theirs)) =
+            (unsloth.day, release("transformers").and_then(|t| t.day))
+        {
             all.number("unsloth.days_behind", (theirs - ours) as f64, "upload dates on PyPI");
         }
     }

@@ -27,21 +27,40 @@ pub enum Format {
     Markdown,
 }
 
-const COLUMNS: &[&str] =
-    &["torch", "transformers", "trl", "accelerate", "datasets", "peft", "bitsandbytes", "unsloth-zoo", "xformers", "tokenizers", "huggingface-hub"];
+const COLUMNS: &[&str] = &[
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "peft",
+    "bitsandbytes",
+    "unsloth-zoo",
+    "xformers",
+    "tokenizers",
+    "huggingface-hub",
+];
 
 /// The matrix of a package.
 pub fn matrix(index: &Index, name: &str) -> Result<Matrix> {
     let name = normal(name);
     if !index.has(&name) {
         let names: Vec<&str> = index.names().collect();
-        return Err(Error::input(format!("no matrix of '{name}'"), format!("the index knows {}", names.join(", "))));
+        return Err(Error::input(
+            format!("no matrix of '{name}'"),
+            format!("the index knows {}", names.join(", ")),
+        ));
     }
     let releases = index.releases(&name);
-    let columns: Vec<&str> = COLUMNS.iter().copied().filter(|c| *c != name && releases.iter().any(|r| cell(r, c) != "any")).collect();
+    let columns: Vec<&str> = COLUMNS
+        .iter()
+        .copied()
+        .filter(|c| *c != name && releases.iter().any(|r| cell(r, c) != "any"))
+        .collect();
     let mut rows: Vec<(Vec<String>, &Release, &Release)> = Vec::new();
     for release in releases {
-        let python = release.python.as_ref().map_or(String::new(), |p| p.to_string().replace(' ', ""));
+        let python =
+            release.python.as_ref().map_or(String::new(), |p| p.to_string().replace(' ', ""));
         let mut cells = vec![python];
         cells.extend(columns.iter().map(|c| cell(release, c)));
         match rows.last_mut() {
@@ -69,7 +88,11 @@ fn cell(release: &Release, other: &str) -> String {
         Some("") | None => "any version".to_string(),
         Some(rest) => rest.to_string(),
     };
-    let base: Vec<String> = about.iter().filter(|n| !n.to_string().contains("extra ==")).map(|n| bare(plain(n))).collect();
+    let base: Vec<String> = about
+        .iter()
+        .filter(|n| !n.to_string().contains("extra =="))
+        .map(|n| bare(plain(n)))
+        .collect();
     if !base.is_empty() {
         let mut base = base;
         base.dedup();
@@ -91,8 +114,11 @@ impl Matrix {
         let lines = std::iter::once(&self.head).chain(&self.rows);
         match format {
             Format::Csv => {
-                let quote = |c: &String| if c.contains(',') { format!("\"{c}\"") } else { c.clone() };
-                lines.map(|row| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\n").collect()
+                let quote =
+                    |c: &String| if c.contains(',') { format!("\"{c}\"") } else { c.clone() };
+                lines
+                    .map(|row| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\n")
+                    .collect()
             }
             Format::Markdown => {
                 let rule = format!("|{}\n", "---|".repeat(self.head.len()));
@@ -100,10 +126,12 @@ impl Matrix {
                 line(&self.head) + &rule + &self.rows.iter().map(line).collect::<String>()
             }
             Format::Text => {
-                let width = |i: usize| lines.clone().map(|row| row[i].chars().count()).max().unwrap_or(0);
+                let width =
+                    |i: usize| lines.clone().map(|row| row[i].chars().count()).max().unwrap_or(0);
                 let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
                 let line = |row: &Vec<String>| {
-                    let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+                    let cells =
+                        row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
                     cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
                 };
                 lines.map(line).collect()

@@ -52,20 +52,39 @@ const MOST_GIVEN_UP: usize = 3;
 const MOST_TRIES: usize = 4000;
 
 /// Finds the smallest repair.
-pub fn mend(index: &Index, rules: &[Rule], python: &Version, driver: Option<&Version>, wanted: &[Wanted]) -> Result<Repair> {
-    let no_python = || Error::input(format!("no repair for Python {python}"), "give a version such as 3.12 with --for-python");
+pub fn mend(
+    index: &Index,
+    rules: &[Rule],
+    python: &Version,
+    driver: Option<&Version>,
+    wanted: &[Wanted],
+) -> Result<Repair> {
+    let no_python = || {
+        Error::input(
+            format!("no repair for Python {python}"),
+            "give a version such as 3.12 with --for-python",
+        )
+    };
     let solver = Solver::new(index, python, Truth::all(rules, driver)).ok_or_else(no_python)?;
     let known: Vec<&Wanted> = wanted.iter().filter(|w| index.has(&w.name)).collect();
-    let pins: Set = known.iter().filter_map(|w| Some((w.name.clone(), w.version.clone()?.without_local()))).collect();
+    let pins: Set = known
+        .iter()
+        .filter_map(|w| Some((w.name.clone(), w.version.clone()?.without_local())))
+        .collect();
     // A version that was never released, or has no wheel for this Python, is given up from the start.
     let lost: BTreeSet<usize> = (0..known.len())
         .filter(|i| {
             let version = known[*i].version.as_ref();
-            version.is_some_and(|v| !index.release(&known[*i].name, v).is_some_and(|r| r.installs_on(python)))
+            version.is_some_and(|v| {
+                !index.release(&known[*i].name, v).is_some_and(|r| r.installs_on(python))
+            })
         })
         .collect();
-    let free: Vec<usize> =
-        (0..known.len()).filter(|i| !lost.contains(i) && (known[*i].version.is_some() || !known[*i].extras.is_empty())).collect();
+    let free: Vec<usize> = (0..known.len())
+        .filter(|i| {
+            !lost.contains(i) && (known[*i].version.is_some() || !known[*i].extras.is_empty())
+        })
+        .collect();
     let mut tried = 0;
     let mut last = String::new();
     for size in 0..=MOST_GIVEN_UP.min(free.len()) {
@@ -95,7 +114,10 @@ pub fn mend(index: &Index, rules: &[Rule], python: &Version, driver: Option<&Ver
     match solver.solve(&roots(&known, &all), &pins) {
         Ok(set) => Ok(repair(index, python, &known, &all, set, tried)),
         Err(why) => Err(Error::input(
-            format!("no versions of these packages fit together for Python {python}:\n{}", if why.is_empty() { last } else { why }),
+            format!(
+                "no versions of these packages fit together for Python {python}:\n{}",
+                if why.is_empty() { last } else { why }
+            ),
             "another Python (--for-python), a newer driver, or fewer packages",
         )),
     }
@@ -108,7 +130,11 @@ fn roots(known: &[&Wanted], given: &BTreeSet<usize>) -> Vec<Root> {
             (Some(version), false) => Range::singleton(version.clone().without_local()),
             _ => w.range.clone(),
         };
-        Root { name: w.name.clone(), extras: if free { Vec::new() } else { w.extras.clone() }, range }
+        Root {
+            name: w.name.clone(),
+            extras: if free { Vec::new() } else { w.extras.clone() },
+            range,
+        }
     };
     known.iter().enumerate().map(root).collect()
 }
@@ -116,10 +142,19 @@ fn roots(known: &[&Wanted], given: &BTreeSet<usize>) -> Vec<Root> {
 /// How far a set is from the wanted versions: releases between them, newer counted like older.
 fn distance(index: &Index, pins: &Set, set: &Set) -> usize {
     let place = |name: &str, v: &Version| index.releases(name).partition_point(|r| r.version < *v);
-    pins.iter().filter_map(|(name, pin)| Some(place(name, pin).abs_diff(place(name, set.get(name)?)))).sum()
+    pins.iter()
+        .filter_map(|(name, pin)| Some(place(name, pin).abs_diff(place(name, set.get(name)?))))
+        .sum()
 }
 
-fn repair(index: &Index, python: &Version, known: &[&Wanted], given: &BTreeSet<usize>, set: Set, tried: usize) -> Repair {
+fn repair(
+    index: &Index,
+    python: &Version,
+    known: &[&Wanted],
+    given: &BTreeSet<usize>,
+    set: Set,
+    tried: usize,
+) -> Repair {
     let mut changes = Vec::new();
     for (i, wanted) in known.iter().enumerate().filter(|(i, _)| given.contains(i)) {
         let Some(to) = set.get(&wanted.name) else { continue };
@@ -139,10 +174,15 @@ fn repair(index: &Index, python: &Version, known: &[&Wanted], given: &BTreeSet<u
         .iter()
         .filter_map(|w| {
             let version = set.get(&w.name)?;
-            Some(Root { name: w.name.clone(), extras: Vec::new(), range: Range::singleton(version.clone()) })
+            Some(Root {
+                name: w.name.clone(),
+                extras: Vec::new(),
+                range: Range::singleton(version.clone()),
+            })
         })
         .collect();
-    let plain = Solver::new(index, python, Truth::metadata()).and_then(|s| s.solve(&pinned, &Set::new()).ok());
+    let plain = Solver::new(index, python, Truth::metadata())
+        .and_then(|s| s.solve(&pinned, &Set::new()).ok());
     let named: BTreeSet<&str> = known.iter().map(|w| w.name.as_str()).collect();
     let caps = set.iter().filter(|(name, version)| {
         let newer = plain.as_ref().and_then(|p| p.get(*name)).is_some_and(|v| v > *version);

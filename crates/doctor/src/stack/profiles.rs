@@ -67,7 +67,10 @@ pub fn named(name: &str) -> Result<Profile> {
     let all = all();
     let names: Vec<String> = all.iter().map(|p| p.name.clone()).collect();
     all.into_iter().find(|p| p.name == name).ok_or_else(|| {
-        Error::input(format!("unknown profile '{name}'"), format!("the profiles are {}", names.join(", ")))
+        Error::input(
+            format!("unknown profile '{name}'"),
+            format!("the profiles are {}", names.join(", ")),
+        )
     })
 }
 
@@ -80,7 +83,11 @@ impl Profile {
     /// The lock's packages.
     pub fn packages(&self) -> Vec<(String, Version)> {
         let lines = self.lock().lines().filter_map(|line| line.split_once("=="));
-        lines.filter_map(|(name, version)| Some((name.to_string(), Version::from_str(version.trim()).ok()?))).collect()
+        lines
+            .filter_map(|(name, version)| {
+                Some((name.to_string(), Version::from_str(version.trim()).ok()?))
+            })
+            .collect()
     }
 
     /// The version of one package.

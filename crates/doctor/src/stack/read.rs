@@ -58,16 +58,25 @@ pub fn read(machine: &dyn Machine, what: &str) -> Result<Asked> {
         let names: Vec<String> = profiles::all().into_iter().map(|p| p.name).collect();
         Error::input(
             format!("'{what}' is neither a profile nor a readable file: {error}"),
-            format!("the profiles are {}; files are requirements.txt, pyproject.toml, uv.lock", names.join(", ")),
+            format!(
+                "the profiles are {}; files are requirements.txt, pyproject.toml, uv.lock",
+                names.join(", ")
+            ),
         )
     })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let broken = |error: toml::de::Error| {
-        Error::input(format!("'{what}' is not valid TOML: {}", error.message()), "mend the file; uv and pip refuse it too")
+        Error::input(
+            format!("'{what}' is not valid TOML: {}", error.message()),
+            "mend the file; uv and pip refuse it too",
+        )
     };
     if name.ends_with(".lock") {
         let lock: UvLock = toml::from_str(&text).map_err(broken)?;
-        let pins = lock.package.iter().filter_map(|p| Some(format!("{}=={}\n", p.name, p.version.as_ref()?)));
+        let pins = lock
+            .package
+            .iter()
+            .filter_map(|p| Some(format!("{}=={}\n", p.name, p.version.as_ref()?)));
         return Ok(lines(&pins.collect::<String>(), what));
     }
     if name.ends_with(".toml") {
@@ -88,7 +97,8 @@ pub fn lines(text: &str, source: &str) -> Asked {
             continue;
         }
         if line.starts_with('-') {
-            if line.starts_with("-r") || line.starts_with("--requirement") || line.starts_with("-e") {
+            if line.starts_with("-r") || line.starts_with("--requirement") || line.starts_with("-e")
+            {
                 asked.remarks.push(format!("{source}:{}: '{line}' is not followed", number + 1));
             }
             continue;
@@ -105,7 +115,11 @@ pub fn lines(text: &str, source: &str) -> Asked {
                 }
                 add(&mut asked.wanted, &need);
             }
-            None => asked.remarks.push(format!("{source}:{}: '{}' is not understood", number + 1, crate::table::clip(line, 80))),
+            None => asked.remarks.push(format!(
+                "{source}:{}: '{}' is not understood",
+                number + 1,
+                crate::table::clip(line, 80)
+            )),
         }
     }
     asked
@@ -138,7 +152,13 @@ fn add(wanted: &mut Vec<Wanted>, need: &Needs) {
 
 /// A Python version as a person writes it: `3.12` or `3.12.4`.
 pub fn python(text: &str) -> Result<Version> {
-    let wrong = || Error::input(format!("'{text}' in --for-python is no Python version"), "write it as 3.12");
+    let wrong = || {
+        Error::input(format!("'{text}' in --for-python is no Python version"), "write it as 3.12")
+    };
     let version = Version::from_str(text).map_err(|_| wrong())?;
-    if version.release().first() != Some(&3) || version.release().len() < 2 { Err(wrong()) } else { Ok(version) }
+    if version.release().first() != Some(&3) || version.release().len() < 2 {
+        Err(wrong())
+    } else {
+        Ok(version)
+    }
 }

@@ -77,10 +77,16 @@ pub fn show(profile: &Profile, format: Format, flash: bool) -> String {
     );
     match flash {
         Some(wheel) => {
-            let _ = write!(text, "\n# 4. flash-attn, the one wheel built for this torch; torch's own attention has it too.\n{install} --no-deps '{wheel}'\n");
+            let _ = write!(
+                text,
+                "\n# 4. flash-attn, the one wheel built for this torch; torch's own attention has it too.\n{install} --no-deps '{wheel}'\n"
+            );
         }
         None => {
-            let _ = write!(text, "\n# 4. flash-attn is left out: torch's own attention has it since 2.2.\n");
+            let _ = write!(
+                text,
+                "\n# 4. flash-attn is left out: torch's own attention has it since 2.2.\n"
+            );
         }
     }
     let folder = if format == Format::Conda { "./env" } else { ".venv" };

@@ -56,15 +56,22 @@ impl Truth {
 
     /// All three layers, for a driver where one is known.
     pub fn all(rules: &[Rule], driver: Option<&Version>) -> Truth {
-        let breaks = rules.iter().filter(|r| r.layer == Layer::Rules && r.severity == Severity::Error);
-        let too_old = |least: &str| driver.zip(Version::from_str(least).ok()).is_some_and(|(d, least)| *d < least);
+        let breaks =
+            rules.iter().filter(|r| r.layer == Layer::Rules && r.severity == Severity::Error);
+        let too_old = |least: &str| {
+            driver.zip(Version::from_str(least).ok()).is_some_and(|(d, least)| *d < least)
+        };
         let cuda_major = match () {
             () if driver.is_none() => None,
             () if too_old("525.60.13") => Some(11),
             () if too_old("580") => Some(12),
             () => Some(13),
         };
-        Truth { breaks: breaks.filter_map(|r| pair(&r.expression)).collect(), builds: true, cuda_major }
+        Truth {
+            breaks: breaks.filter_map(|r| pair(&r.expression)).collect(),
+            builds: true,
+            cuda_major,
+        }
     }
 }
 
@@ -75,7 +82,9 @@ fn pair(expression: &Expression) -> Option<(String, Range, String, Range)> {
     let mut ranges: Vec<(String, Range)> = Vec::new();
     for part in parts {
         let Expression::Compare(name, comparison, Side::Literal(text)) = part else { return None };
-        let specifier = VersionSpecifier::from_version(comparison.operator()?, Version::from_str(text).ok()?).ok()?;
+        let specifier =
+            VersionSpecifier::from_version(comparison.operator()?, Version::from_str(text).ok()?)
+                .ok()?;
         let range = Range::from(specifier);
         match ranges.iter_mut().find(|(n, _)| n == name) {
             Some((_, have)) => *have = have.intersection(&range),
@@ -92,14 +101,26 @@ pub struct Solver<'a> {
     python: Version,
     markers: MarkerEnvironment,
     truth: Truth,
-    parsed: RefCell<HashMap<(String, Version), Rc<Vec<Needs>>>>,
+    /// What a package at a version depends on: the same for every question, and asked thousands of times.
+    edges: RefCell<HashMap<(String, Version), Edges>>,
+    /// The places of a package's possible releases in the index.
+    places: RefCell<HashMap<String, Rc<Vec<usize>>>>,
 }
+
+type Edges = Rc<Vec<(String, Range)>>;
 
 impl<'a> Solver<'a> {
     /// A resolver. None where the Python version makes no sense.
     pub fn new(index: &'a Index, python: &Version, truth: Truth) -> Option<Solver<'a>> {
         let markers = crate::python::requirements::markers(python)?;
-        Some(Solver { index, python: python.clone(), markers, truth, parsed: RefCell::default() })
+        Some(Solver {
+            index,
+            python: python.clone(),
+            markers,
+            truth,
+            edges: RefCell::default(),
+            places: RefCell::default(),
+        })
     }
 
     /// Resolves. `wanted` are versions to keep where possible; where one must give way, the nearest is taken.
@@ -108,9 +129,10 @@ impl<'a> Solver<'a> {
         let provider = Provider { solver: self, roots, wanted };
         let zero = Version::new([0]);
         match pubgrub::resolve(&provider, ROOT.to_string(), zero) {
-            Ok(solution) => {
-                Ok(solution.into_iter().filter(|(name, _)| name != ROOT && !name.contains('[')).collect())
-            }
+            Ok(solution) => Ok(solution
+                .into_iter()
+                .filter(|(name, _)| name != ROOT && !name.contains('['))
+                .collect()),
             Err(PubGrubError::NoSolution(mut tree)) => {
                 tree.collapse_no_versions();
                 Err(DefaultStringReporter::report(&tree))
@@ -119,14 +141,62 @@ impl<'a> Solver<'a> {
         }
     }
 
-    fn needs(&self, name: &str, release: &Release) -> Rc<Vec<Needs>> {
-        let key = (name.to_string(), release.version.clone());
-        if let Some(known) = self.parsed.borrow().get(&key) {
+    /// The releases of a package that may be chosen, oldest first.
+    fn possible_places(&self, name: &str) -> Rc<Vec<usize>> {
+        if let Some(known) = self.places.borrow().get(name) {
             return Rc::clone(known);
         }
-        let needs = Rc::new(release.needs());
-        self.parsed.borrow_mut().insert(key, Rc::clone(&needs));
-        needs
+        let releases = self.index.releases(name);
+        let places = Rc::new(
+            (0..releases.len()).filter(|i| self.possible(name, &releases[*i])).collect::<Vec<_>>(),
+        );
+        self.places.borrow_mut().insert(name.into(), Rc::clone(&places));
+        places
+    }
+
+    /// What a package, or an extra of it, depends on. None where the index has no such release.
+    fn edges(&self, package: &str, version: &Version) -> Option<Edges> {
+        let key = (package.to_string(), version.clone());
+        if let Some(known) = self.edges.borrow().get(&key) {
+            return Some(Rc::clone(known));
+        }
+        let (name, extra) = split(package);
+        let release = self.index.release(name, version)?;
+        let mut edges: BTreeMap<String, Range> = BTreeMap::new();
+        let mut add = |name: &str, range: Range| {
+            let have = edges.entry(name.into()).or_insert_with(Range::full);
+            *have = have.intersection(&range);
+        };
+        let asked: Vec<ExtraName> =
+            extra.iter().filter_map(|e| ExtraName::from_str(e).ok()).collect();
+        if extra.is_some() {
+            add(name, Range::singleton(version.clone()));
+        }
+        for need in release.needs() {
+            let other = normal(need.name.as_ref());
+            let active = need.evaluate_markers(&self.markers, &asked);
+            let already = extra.is_some() && need.evaluate_markers(&self.markers, &[]);
+            if !active || already || !self.index.has(&other) {
+                continue;
+            }
+            let range = range(&need);
+            // `unsloth[huggingface]` required by unsloth itself: its own extra, of this very version.
+            let range = if other == name {
+                range.intersection(&Range::singleton(version.clone()))
+            } else {
+                range
+            };
+            add(&other, range.clone());
+            for wanted in &need.extras {
+                add(&format!("{other}[{}]", normal(wanted.as_ref())), range.clone());
+            }
+        }
+        if extra.is_none() {
+            self.hidden(name, release, &mut add);
+        }
+        let edges: Edges = Rc::new(edges.into_iter().collect());
+        self.edges.borrow_mut().insert(key, Rc::clone(&edges));
+        Some(edges)
     }
 
     /// Whether a release may be chosen at all.
@@ -140,7 +210,9 @@ impl<'a> Solver<'a> {
             return false;
         }
         // An Unsloth that declares nothing fits everything and runs with nothing.
-        !(self.truth.builds && name == "unsloth" && release.requires.iter().all(|r| r.contains("extra ==")))
+        !(self.truth.builds
+            && name == "unsloth"
+            && release.requires.iter().all(|r| r.contains("extra ==")))
     }
 
     /// What the wheels of a release need beyond its metadata.
@@ -154,13 +226,19 @@ impl<'a> Solver<'a> {
             return;
         }
         let only = |name: &str, fits: &dyn Fn(&Release) -> bool| {
-            let fitting = self.index.releases(name).iter().filter(|r| fits(r)).map(|r| Range::singleton(r.version.clone()));
+            let fitting = self
+                .index
+                .releases(name)
+                .iter()
+                .filter(|r| fits(r))
+                .map(|r| Range::singleton(r.version.clone()));
             fitting.fold(Range::empty(), |all, one| all.union(&one))
         };
         match name {
             "bitsandbytes" => {
                 let fits = |torch: &Release| {
-                    builds::torch_cuda(&torch.version).is_some_and(|c| builds::bitsandbytes_has(&release.version, c))
+                    builds::torch_cuda(&torch.version)
+                        .is_some_and(|c| builds::bitsandbytes_has(&release.version, c))
                 };
                 add("torch", only("torch", &fits));
             }
@@ -173,7 +251,10 @@ impl<'a> Solver<'a> {
             // Unsloth patches transformers' classes: one that came out long after it is not what it knows.
             "unsloth" => {
                 if let Some(day) = release.day {
-                    add("transformers", only("transformers", &|t: &Release| t.day.is_none_or(|d| d <= day + 120)));
+                    add(
+                        "transformers",
+                        only("transformers", &|t: &Release| t.day.is_none_or(|d| d <= day + 120)),
+                    );
                 }
             }
             _ => {}
@@ -198,10 +279,12 @@ fn split(package: &str) -> (&str, Option<&str>) {
 
 impl Provider<'_, '_> {
     fn candidates(&self, name: &str, range: &Range) -> Vec<(usize, &Version)> {
-        let releases = self.solver.index.releases(name).iter().enumerate();
-        releases
-            .filter(|(_, r)| range.contains(&r.version) && self.solver.possible(name, r))
-            .map(|(i, r)| (i, &r.version))
+        let releases = self.solver.index.releases(name);
+        let places = self.solver.possible_places(name);
+        places
+            .iter()
+            .map(|i| (*i, &releases[*i].version))
+            .filter(|(_, v)| range.contains(v))
             .collect()
     }
 }
@@ -214,81 +297,76 @@ impl DependencyProvider for Provider<'_, '_> {
     type M = String;
     type Err = Infallible;
 
-    fn prioritize(&self, package: &String, range: &Range, conflicts: &PackageResolutionStatistics) -> Self::Priority {
+    fn prioritize(
+        &self,
+        package: &String,
+        range: &Range,
+        conflicts: &PackageResolutionStatistics,
+    ) -> Self::Priority {
         let (name, _) = split(package);
         let count = if package == ROOT { 1 } else { self.candidates(name, range).len() };
         // The name breaks ties, so that the same question always has the same answer.
         (conflicts.conflict_count(), Reverse(count), Reverse(package.clone()))
     }
 
-    fn choose_version(&self, package: &String, range: &Range) -> Result<Option<Version>, Infallible> {
+    fn choose_version(
+        &self,
+        package: &String,
+        range: &Range,
+    ) -> Result<Option<Version>, Infallible> {
         if package == ROOT {
             return Ok(Some(Version::new([0])));
         }
         let (name, _) = split(package);
         let candidates = self.candidates(name, range);
-        let Some(wanted) = self.wanted.get(name) else { return Ok(candidates.last().map(|(_, v)| (*v).clone())) };
+        let Some(wanted) = self.wanted.get(name) else {
+            return Ok(candidates.last().map(|(_, v)| (*v).clone()));
+        };
         let releases = self.solver.index.releases(name);
         let place = releases.partition_point(|r| r.version < *wanted);
-        let nearest = candidates.into_iter().min_by_key(|(i, v)| (*v != wanted, i.abs_diff(place), Reverse(*i)));
+        let nearest = candidates
+            .into_iter()
+            .min_by_key(|(i, v)| (*v != wanted, i.abs_diff(place), Reverse(*i)));
         Ok(nearest.map(|(_, v)| v.clone()))
     }
 
-    fn get_dependencies(&self, package: &String, version: &Version) -> Result<Dependencies<String, Range, String>, Infallible> {
-        let mut needs: BTreeMap<String, Range> = BTreeMap::new();
-        let mut add = |name: &str, range: Range| {
-            let have = needs.get(name).cloned().unwrap_or_else(Range::full);
-            needs.insert(name.to_string(), have.intersection(&range));
-        };
+    fn get_dependencies(
+        &self,
+        package: &String,
+        version: &Version,
+    ) -> Result<Dependencies<String, Range, String>, Infallible> {
         if package == ROOT {
+            let mut needs: BTreeMap<String, Range> = BTreeMap::new();
             for root in self.roots {
-                add(&root.name, root.range.clone());
-                for extra in &root.extras {
-                    add(&format!("{}[{extra}]", root.name), root.range.clone());
+                let extras = root.extras.iter().map(|extra| format!("{}[{extra}]", root.name));
+                for name in std::iter::once(root.name.clone()).chain(extras) {
+                    let have = needs.entry(name).or_insert_with(Range::full);
+                    *have = have.intersection(&root.range);
                 }
             }
             return Ok(Dependencies::Available(needs.into_iter().collect()));
         }
-        let (name, extra) = split(package);
-        let Some(release) = self.solver.index.release(name, version) else {
-            return Ok(Dependencies::Unavailable("it is not in the index".into()));
-        };
-        let asked: Vec<ExtraName> = extra.iter().filter_map(|e| ExtraName::from_str(e).ok()).collect();
-        if extra.is_some() {
-            add(name, Range::singleton(version.clone()));
-        }
-        for need in self.solver.needs(name, release).iter() {
-            let other = normal(need.name.as_ref());
-            let active = need.evaluate_markers(&self.solver.markers, &asked);
-            let already = extra.is_some() && need.evaluate_markers(&self.solver.markers, &[]);
-            if !active || already || !self.solver.index.has(&other) {
-                continue;
-            }
-            let range = range(need);
-            // `unsloth[huggingface]` required by unsloth itself: its own extra, of this very version.
-            let range = if other == name { range.intersection(&Range::singleton(version.clone())) } else { range };
-            add(&other, range.clone());
-            for wanted in &need.extras {
-                add(&format!("{other}[{}]", normal(wanted.as_ref())), range.clone());
-            }
-        }
-        if extra.is_none() {
-            self.solver.hidden(name, release, &mut add);
-        }
-        Ok(Dependencies::Available(needs.into_iter().collect()))
+        Ok(match self.solver.edges(package, version) {
+            Some(edges) => Dependencies::Available(edges.iter().cloned().collect()),
+            None => Dependencies::Unavailable("it is not in the index".into()),
+        })
     }
 }
 
 /// The versions a requirement allows. `==2.4.1` also means `2.4.1+cu121`: local tags are left out everywhere here.
 pub fn range(needs: &Needs) -> Range {
     match &needs.version_or_url {
-        Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.iter().fold(Range::full(), |all, one| {
-            let plain = match one.operator() {
-                Operator::Equal | Operator::ExactEqual => Range::singleton(one.version().clone().without_local()),
-                _ => Range::from(one.clone()),
-            };
-            all.intersection(&plain)
-        }),
+        Some(VersionOrUrl::VersionSpecifier(specifiers)) => {
+            specifiers.iter().fold(Range::full(), |all, one| {
+                let plain = match one.operator() {
+                    Operator::Equal | Operator::ExactEqual => {
+                        Range::singleton(one.version().clone().without_local())
+                    }
+                    _ => Range::from(one.clone()),
+                };
+                all.intersection(&plain)
+            })
+        }
         _ => Range::full(),
     }
 }

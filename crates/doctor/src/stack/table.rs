@@ -44,8 +44,13 @@ pub fn speed() -> String {
         let number = |n: f64| format!("{n:.0}");
         let full = roof(model, 6.0, 4.5);
         let summary = if model.summary.is_empty() { "-" } else { model.summary };
-        let cells =
-            [summary.to_string(), number(full), number(full / 2.0), number(roof(model, 4.0, 3.5)), number(roof(model, 12.0, 7.5) / 2.0)];
+        let cells = [
+            summary.to_string(),
+            number(full),
+            number(full / 2.0),
+            number(roof(model, 4.0, 3.5)),
+            number(roof(model, 12.0, 7.5) / 2.0),
+        ];
         row(&mut text, [model.name, &cells[0], &cells[1], &cells[2], &cells[3], &cells[4]]);
     }
     text + "\n\
@@ -70,7 +75,8 @@ pub fn vram() -> String {
         ["20B (InternLM2)", "18-20", "11.93", "20.6", "16.9", "15.1", "-"],
     ];
     let mut text = String::from("GPU memory for QLoRA, GB (decimal)\n\n");
-    let head = ["model", "summary", "weights", "full logits", "tiled loss", "batch 1", "Unsloth says"];
+    let head =
+        ["model", "summary", "weights", "full logits", "tiled loss", "batch 1", "Unsloth says"];
     for row in std::iter::once(&head).chain(ROWS) {
         let [a, b, c, d, e, f, g] = row;
         let _ = writeln!(text, "{a:<17}{b:>9}{c:>9}{d:>13}{e:>12}{f:>9}{g:>14}");
