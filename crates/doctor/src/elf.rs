@@ -236,12 +236,12 @@ impl<'a> Elf<'a> {
         let hash = name.bytes().fold(5381u32, |h, b| h.wrapping_mul(33).wrapping_add(u32::from(b)));
         let bucket_table = place + 16 + words * 8;
         let bucket: [u8; 4] = bytes(self.file, bucket_table + u64::from(hash) % buckets * 4)?;
-        let mut index = u32_at(&bucket, 0);
-        if index < first {
+        let start = u32_at(&bucket, 0);
+        if start < first {
             return Ok(Some(false));
         }
         let symbols = self.place(self.dynamic.symbols)?;
-        for _ in 0..MOST_SYMBOLS {
+        for index in start..start + MOST_SYMBOLS {
             let chain: [u8; 4] =
                 bytes(self.file, bucket_table + buckets * 4 + (index - first) * 4)?;
             let value = u32_at(&chain, 0) as u32;
@@ -254,7 +254,6 @@ impl<'a> Elf<'a> {
             if value & 1 == 1 {
                 return Ok(Some(false));
             }
-            index += 1;
         }
         Err("a hash chain without an end")
     }

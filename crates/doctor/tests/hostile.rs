@@ -134,7 +134,7 @@ fn malformed_libraries_never_panic() {
     let read = |bytes: &[u8]| {
         struct Bytes<'a>(&'a [u8]);
         impl doctor::facts::ReadAt for Bytes<'_> {
-            fn len(&self) -> u64 {
+            fn size(&self) -> u64 {
                 self.0.len() as u64
             }
             fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -376,11 +376,7 @@ fn run_mend(
             ));
         }
         None => {
-            let named = |n: &&String| {
-                wanted.iter().any(|w| w.name == **n) || repair.caps.iter().any(|c| c.0 == **n)
-            };
-            let lines = repair.set.iter().filter(|(n, _)| named(n));
-            let _ = write!(text, "\nThe set:\n{}", apply::pins(lines));
+            let _ = write!(text, "\nThe set, without packages that nothing here depends on the version of:\n{}", apply::pins(&repair.set));
         }
         Some(_) => {}
     }
@@ -390,16 +386,9 @@ fn run_mend(
 fn difference(repair: &Repair) -> String {
     let mut text = String::new();
     for change in &repair.changes {
-        let from = change.from.as_deref().unwrap_or("any");
-        let without = match change.without.is_empty() {
-            true => String::new(),
-            false => format!(", without the extra {}", change.without.join(", ")),
-        };
-        let _ = writeln!(
-            text,
-            "  - {}=={from}\n  + {}=={}{without}",
-            change.name, change.name, change.to
-        );
+        let extras = if change.without.is_empty() { String::new() } else { format!("[{}]", change.without.join(",")) };
+        let from = change.from.as_ref().map_or(String::new(), |v| format!("=={v}"));
+        let _ = writeln!(text, "  - {0}{extras}{from}\n  + {0}=={1}", change.name, change.to);
     }
     for (name, version) in &repair.caps {
         let _ =

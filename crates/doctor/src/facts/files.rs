@@ -21,7 +21,7 @@ struct Open {
 }
 
 impl ReadAt for Open {
-    fn len(&self) -> u64 {
+    fn size(&self) -> u64 {
         self.len
     }
 

@@ -139,7 +139,7 @@ fn kernel_messages() -> Option<String> {
 /// The last megabyte of a log file.
 fn last_part(machine: &Local, path: &Path) -> io::Result<String> {
     let file = machine.open(path)?;
-    let from = file.len().saturating_sub(1 << 20);
+    let from = file.size().saturating_sub(1 << 20);
     let mut bytes = vec![0u8; 1 << 20];
     let mut have = 0;
     while have < bytes.len() {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// A file open for reading at any place.
 pub trait ReadAt {
     /// Its length in bytes; 0 for files of /proc, which have none.
-    fn len(&self) -> u64;
+    fn size(&self) -> u64;
     /// Reads into `buffer` from `offset` on; returns how many bytes came, 0 at the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }

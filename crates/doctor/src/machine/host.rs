@@ -104,7 +104,7 @@ fn banner(file: &dyn crate::facts::ReadAt) -> Option<String> {
     const MARK: &[u8] = b"stable release version ";
     let mut piece = vec![0u8; 64 << 10];
     let mut at = 0;
-    while at < file.len().min(8 << 20) {
+    while at < file.size().min(8 << 20) {
         let got = file.read_at(at, &mut piece).ok().filter(|n| *n > 0)?;
         if let Some(found) = piece[..got].windows(MARK.len()).position(|w| w == MARK) {
             let text: String = piece[found + MARK.len()..got]

@@ -214,11 +214,14 @@ fn unsloth(found: &Found, all: &mut Scope) {
     let Some(unsloth) = found.dists.iter().find(|d| d.name == "unsloth") else { return };
     let base = unsloth.requires.iter().filter(|r| !r.to_string().contains("extra ==")).count();
     all.number("unsloth.requires", base as f64, metadata(unsloth));
-    let Some(transformers) = found.dists.iter().find(|d| d.name == "transformers") else { return };
-    let index = Index::shipped();
-    let day = |d: &Dist| index.day(&d.name, &d.version);
-    if let (Some(ours), Some(theirs)) = (day(unsloth), day(transformers)) {
-        all.number("unsloth.days_behind", (theirs - ours) as f64, metadata(unsloth));
+    let others = found.dists.iter().map(|d| (d.name.as_str(), &d.version));
+    if let Some(days) = Index::shipped().unsloth_days_behind(&unsloth.version, others) {
+        all.number("unsloth.days_behind", days as f64, metadata(unsloth));
+    }
+    if let Some(zoo) = found.dists.iter().find(|d| d.name == "unsloth-zoo")
+        && let Some(days) = Index::shipped().zoo_days_ahead(&unsloth.version, &zoo.version)
+    {
+        all.number("unsloth.zoo_days_ahead", days as f64, metadata(zoo));
     }
 }
 

@@ -6,9 +6,12 @@
 
 use pep440_rs::Version;
 
+type Cuda = (u32, u32);
+type Short = (u64, u64);
+
 /// The CUDA version of torch's wheel on PyPI.
-pub fn torch_cuda(torch: &Version) -> Option<(u32, u32)> {
-    const BUILDS: &[((u64, u64), (u32, u32))] = &[
+pub fn torch_cuda(torch: &Version) -> Option<Cuda> {
+    const BUILDS: &[(Short, Cuda)] = &[
         ((2, 15), (13, 2)),
         ((2, 11), (13, 0)),
         ((2, 8), (12, 8)),
@@ -22,8 +25,9 @@ pub fn torch_cuda(torch: &Version) -> Option<(u32, u32)> {
 }
 
 /// Whether a release of bitsandbytes brings a library for a CUDA version.
-pub fn bitsandbytes_has(bitsandbytes: &Version, cuda: (u32, u32)) -> bool {
-    const LIBRARIES: &[((u64, u64, u64), &[(u32, u32)])] = &[
+pub fn bitsandbytes_has(bitsandbytes: &Version, cuda: Cuda) -> bool {
+    type Libraries = ((u64, u64, u64), &'static [Cuda]);
+    const LIBRARIES: &[Libraries] = &[
         ((0, 50, 0), &[(11, 8), (12, 1), (12, 4), (12, 6), (12, 8), (13, 0), (13, 2)]),
         (
             (0, 48, 0),
@@ -91,10 +95,24 @@ pub fn xformers_torch(xformers: &Version) -> Option<&'static str> {
     (xformers.to_string() == "0.0.35").then_some("==2.10.*")
 }
 
+/// The torch releases that a release of flash-attn has prebuilt wheels for.
+pub fn flash_attn_torch(flash_attn: &Version) -> &'static str {
+    let number = |i: usize| flash_attn.release().get(i).copied().unwrap_or(0);
+    match (number(0), number(1), number(2)) {
+        (2, 8, 3) if flash_attn.post().is_some() => ">=2.6,<2.11",
+        (2, 8, _) => ">=2.4,<2.9",
+        (2, 7, 4) => ">=2.2,<2.7",
+        (2, 7, _) => ">=2.1,<2.6",
+        (2, 6, _) => ">=2.0,<2.5",
+        (2, 5, _) => "<2.4",
+        _ => "",
+    }
+}
+
 /// The prebuilt flash-attn wheel for a torch, its CUDA, its C++ ABI and a Python; or why there is none.
 pub fn flash_attn_wheel(
     torch: &Version,
-    cuda: (u32, u32),
+    cuda: Cuda,
     cxx11: bool,
     python: &Version,
 ) -> Result<String, String> {
@@ -133,7 +151,7 @@ pub fn flash_attn_wheel(
     Ok(format!("https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"))
 }
 
-fn short(version: &Version) -> Option<(u64, u64)> {
+fn short(version: &Version) -> Option<Short> {
     Some((*version.release().first()?, version.release().get(1).copied().unwrap_or(0)))
 }
 

@@ -112,6 +112,18 @@ impl Index {
         self.release(name, version)?.day
     }
 
+    /// How many days an Unsloth is older than the transformers or trl beside it, whichever came out later.
+    pub fn unsloth_days_behind<'v>(&self, unsloth: &Version, others: impl Iterator<Item = (&'v str, &'v Version)>) -> Option<i64> {
+        let ours = self.day("unsloth", unsloth)?;
+        let theirs = others.filter(|(name, _)| ["transformers", "trl"].contains(name)).filter_map(|(name, v)| self.day(name, v));
+        Some(theirs.max()? - ours)
+    }
+
+    /// How many days an unsloth_zoo is newer than the Unsloth it belongs to.
+    pub fn zoo_days_ahead(&self, unsloth: &Version, zoo: &Version) -> Option<i64> {
+        Some(self.day("unsloth-zoo", zoo)? - self.day("unsloth", unsloth)?)
+    }
+
     /// Every package.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.packages.keys().map(String::as_str)
