@@ -205,3 +205,11 @@ fn the_matrix_of_trl_is_the_one_computed_from_the_wheels() {
     assert!(compared > 60, "only {compared} compared");
     assert!(text.lines().next().is_some_and(|head| head.starts_with("trl,python,")), "{text}");
 }
+
+/// `--gpu` and `--driver` without `--root` ask about this machine's Python with another card: its own kernel module,
+/// whatever it is, must not be held against the supposed driver.
+#[test]
+fn a_supposed_driver_is_not_compared_with_the_real_one() {
+    let (_, text) = run(&["doctor", "--gpu", "RTX 3090", "--driver", "535.183", "--json"]);
+    assert!(!text.contains("driver-library-mismatch") && !text.contains("driver.kernel"), "{text}");
+}

@@ -96,7 +96,7 @@ fn links_pipes_and_closed_folders_do_not_stop_it() {
     symlink("/etc", site.join("torch")).expect("linked");
     dist(&site, "bitsandbytes-0.49.0.dist-info", b"Name: bitsandbytes\nVersion: 0.49.0\n");
     fs::create_dir_all(site.join("closed-1.0.dist-info")).expect("made");
-    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0))
+    fs::set_permissions(site.join("closed-1.0.dist-info"), fs::Permissions::from_mode(0o000))
         .expect("closed");
     fs::create_dir_all(site.join("pipe-1.0.dist-info")).expect("made");
     let pipe = site.join("pipe-1.0.dist-info/METADATA");

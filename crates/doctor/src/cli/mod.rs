@@ -1,6 +1,7 @@
 //! The commands `doctor` and `stack`: their arguments, and functions that write to what they are given.
 
 mod doctor;
+mod mend;
 mod stack;
 
 pub use doctor::{DoctorArgs, run_doctor, run_doctor_with};

@@ -35,17 +35,33 @@ pub struct Description {
 pub struct Described {
     files: Files,
     about: Description,
+    /// Whether the files are this machine's, whose own driver must not speak beside the supposed one.
+    supposed: bool,
 }
 
 impl Described {
     /// A machine whose files lie under `root`.
     pub fn new(root: PathBuf, about: Description) -> Described {
-        Described { files: Files::under(root), about }
+        Described { files: Files::under(root), about, supposed: false }
     }
 
     /// The same description over this machine's own files: `--gpu` and `--driver` without `--root`.
     pub fn over_local(about: Description) -> Described {
-        Described { files: Files::local(), about }
+        Described { files: Files::local(), about, supposed: true }
+    }
+
+    fn hides(&self, path: &Path) -> io::Result<()> {
+        let driver = [
+            "/proc/driver/nvidia",
+            "/sys/module/nvidia",
+            "/sys/module/nouveau",
+            "/sys/bus/pci",
+            "/dev",
+        ];
+        match self.supposed && driver.iter().any(|p| path.starts_with(p)) {
+            true => Err(io::Error::new(io::ErrorKind::NotFound, "another driver is supposed")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -133,14 +149,17 @@ pub fn newest_cuda(driver: &str) -> Option<&'static str> {
 
 impl Machine for Described {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        self.hides(path)?;
         self.files.open(path)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        self.hides(folder)?;
         self.files.list(folder)
     }
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.hides(path)?;
         self.files.stat(path)
     }
 

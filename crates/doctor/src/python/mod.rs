@@ -3,6 +3,8 @@
 pub mod binaries;
 pub mod dist;
 pub mod facts;
+mod installed;
+mod layers;
 pub mod locate;
 pub mod requirements;
 pub mod torch;

@@ -19,7 +19,15 @@ pub fn prove(
     python: &str,
 ) -> Option<std::result::Result<usize, String>> {
     let arguments = [
-        "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate", "--python-version", python, "--python-platform",
+        "pip",
+        "compile",
+        "-",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--python-version",
+        python,
+        "--python-platform",
         "x86_64-manylinux_2_28",
     ];
     // flash-attn has no wheel on PyPI: its metadata would be built, which needs torch. It is installed by URL.

@@ -113,9 +113,15 @@ impl Index {
     }
 
     /// How many days an Unsloth is older than the transformers or trl beside it, whichever came out later.
-    pub fn unsloth_days_behind<'v>(&self, unsloth: &Version, others: impl Iterator<Item = (&'v str, &'v Version)>) -> Option<i64> {
+    pub fn unsloth_days_behind<'v>(
+        &self,
+        unsloth: &Version,
+        others: impl Iterator<Item = (&'v str, &'v Version)>,
+    ) -> Option<i64> {
         let ours = self.day("unsloth", unsloth)?;
-        let theirs = others.filter(|(name, _)| ["transformers", "trl"].contains(name)).filter_map(|(name, v)| self.day(name, v));
+        let theirs = others
+            .filter(|(name, _)| ["transformers", "trl"].contains(name))
+            .filter_map(|(name, v)| self.day(name, v));
         Some(theirs.max()? - ours)
     }
 
