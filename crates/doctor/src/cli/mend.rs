@@ -91,11 +91,21 @@ pub(super) fn run(
         let short: Vec<String> = python.release().iter().take(2).map(u64::to_string).collect();
         match apply::prove(machine, &repair.set, &short.join(".")) {
             Some(Ok(count)) => {
-                _ = writeln!(text, "Proved: uv resolves it on PyPI, {count} packages in all.")
+                let apart = if repair.set.contains_key("flash-attn") {
+                    " (flash-attn apart: PyPI has no wheel of it)"
+                } else {
+                    ""
+                };
+                let _ = writeln!(
+                    text,
+                    "Proved: uv resolves it on PyPI, {count} packages in all{apart}."
+                );
             }
             Some(Err(why)) => _ = writeln!(text, "Not proved: uv refuses it:\n{}", why.trim_end()),
             None => text.push_str("Not proved: uv is not installed.\n"),
         }
+    } else {
+        text.push_str("Not proved by uv: --prove asks it, over the network.\n");
     }
     match &environment {
         Some(environment) if !changed.is_empty() && apply_it => {

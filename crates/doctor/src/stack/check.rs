@@ -142,10 +142,14 @@ pub fn judge(
     if let Some(unsloth) = release("unsloth") {
         let base = unsloth.requires.iter().filter(|r| !r.contains("extra ==")).count();
         all.number("unsloth.requires", base as f64, wheel);
-        if let (Some(ours), Some(theirs)) =
-            (unsloth.day, release("transformers").and_then(|t| t.day))
+        let others = set.iter().map(|(n, v)| (n.as_str(), v));
+        if let Some(days) = index.unsloth_days_behind(&unsloth.version, others) {
+            all.number("unsloth.days_behind", days as f64, "upload dates on PyPI");
+        }
+        if let Some(days) =
+            set.get("unsloth-zoo").and_then(|zoo| index.zoo_days_ahead(&unsloth.version, zoo))
         {
-            all.number("unsloth.days_behind", (theirs - ours) as f64, "upload dates on PyPI");
+            all.number("unsloth.zoo_days_ahead", days as f64, "upload dates on PyPI");
         }
     }
     for gpu in gpus {

@@ -248,13 +248,25 @@ impl<'a> Solver<'a> {
                     add("torch", Range::from(specifier));
                 }
             }
-            // Unsloth patches transformers' classes: one that came out long after it is not what it knows.
+            "flash-attn" => {
+                if let Ok(specifiers) =
+                    VersionSpecifiers::from_str(builds::flash_attn_torch(&release.version))
+                {
+                    add("torch", Range::from(specifiers));
+                }
+            }
             "unsloth" => {
-                if let Some(day) = release.day {
-                    add(
-                        "transformers",
-                        only("transformers", &|t: &Release| t.day.is_none_or(|d| d <= day + 120)),
-                    );
+                let Some(day) = release.day else { return };
+                let until = |name: &str, last: i64| {
+                    only(name, &|r: &Release| r.day.is_none_or(|d| d <= last))
+                };
+                // Unsloth patches the classes of these: releases long after it are not what it knows.
+                for other in ["transformers", "trl"] {
+                    add(other, until(other, day + 120));
+                }
+                // Its other half is released with it, and declares no upper bound.
+                if release.requires.iter().any(|r| r.starts_with("unsloth_zoo")) {
+                    add("unsloth-zoo", until("unsloth-zoo", day + 60));
                 }
             }
             _ => {}
