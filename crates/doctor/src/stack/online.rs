@@ -33,8 +33,12 @@ struct File {
 
 /// The index with everything newer that PyPI has; the second value counts what was added.
 pub fn refresh(index: &Index) -> Result<(Index, usize)> {
+    // The machine's own certificates: behind a company's proxy no others are good.
+    let tls =
+        ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(std::time::Duration::from_secs(60)))
+        .tls_config(tls)
         .build()
         .new_agent();
     let get = |url: &str| -> Result<String> {

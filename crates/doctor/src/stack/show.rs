@@ -32,7 +32,7 @@ pub fn show(profile: &Profile, format: Format, flash: bool) -> String {
     if format == Format::Dockerfile {
         let _ = write!(
             text,
-            "# {}: {}\n# The host needs NVIDIA driver {} or newer.\nFROM python:{python}-slim\n\
+            "# syntax=docker/dockerfile:1\n# {}: {}\n# The host needs NVIDIA driver {} or newer.\nFROM python:{python}-slim\n\
              RUN pip install --no-cache-dir uv\nCOPY <<'LOCK' /lock.txt\n{lock}\nLOCK\n\
              RUN uv pip install --system --no-cache -r /lock.txt\n",
             profile.name, profile.title, profile.driver
