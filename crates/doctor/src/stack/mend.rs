@@ -86,7 +86,6 @@ pub fn mend(
         })
         .collect();
     let mut tried = 0;
-    let mut last = String::new();
     for size in 0..=MOST_GIVEN_UP.min(free.len()) {
         let mut best: Option<(usize, Set, BTreeSet<usize>)> = None;
         for some in choose(&free, size) {
@@ -95,14 +94,11 @@ pub fn mend(
             }
             tried += 1;
             let given: BTreeSet<usize> = some.into_iter().chain(lost.iter().copied()).collect();
-            match solver.solve(&roots(&known, &given), &pins) {
-                Ok(set) => {
-                    let far = distance(index, &pins, &set);
-                    if best.as_ref().is_none_or(|b| far < b.0) {
-                        best = Some((far, set, given));
-                    }
+            if let Some(set) = solver.fits(&roots(&known, &given), &pins) {
+                let far = distance(index, &pins, &set);
+                if best.as_ref().is_none_or(|b| far < b.0) {
+                    best = Some((far, set, given));
                 }
-                Err(why) => last = why,
             }
         }
         if let Some((_, set, given)) = best {
@@ -114,10 +110,7 @@ pub fn mend(
     match solver.solve(&roots(&known, &all), &pins) {
         Ok(set) => Ok(repair(index, python, &known, &all, set, tried)),
         Err(why) => Err(Error::input(
-            format!(
-                "no versions of these packages fit together for Python {python}:\n{}",
-                if why.is_empty() { last } else { why }
-            ),
+            format!("no versions of these packages fit together for Python {python}:\n{}", why),
             "another Python (--for-python), a newer driver, or fewer packages",
         )),
     }

@@ -126,19 +126,32 @@ impl<'a> Solver<'a> {
     /// Resolves. `wanted` are versions to keep where possible; where one must give way, the nearest is taken.
     /// Packages without a wanted version get the newest that fits. The error is PubGrub's explanation.
     pub fn solve(&self, roots: &[Root], wanted: &Set) -> Result<Set, String> {
-        let provider = Provider { solver: self, roots, wanted };
-        let zero = Version::new([0]);
-        match pubgrub::resolve(&provider, ROOT.to_string(), zero) {
-            Ok(solution) => Ok(solution
-                .into_iter()
-                .filter(|(name, _)| name != ROOT && !name.contains('['))
-                .collect()),
-            Err(PubGrubError::NoSolution(mut tree)) => {
-                tree.collapse_no_versions();
-                Err(DefaultStringReporter::report(&tree))
-            }
-            Err(other) => Err(other.to_string()),
+        match self.resolve(roots, wanted) {
+            Ok(set) => Ok(set),
+            Err(error) => match *error {
+                PubGrubError::NoSolution(mut tree) => {
+                    tree.collapse_no_versions();
+                    Err(DefaultStringReporter::report(&tree))
+                }
+                other => Err(other.to_string()),
+            },
         }
+    }
+
+    /// Resolves without an explanation, whose making can cost more than the search.
+    pub fn fits(&self, roots: &[Root], wanted: &Set) -> Option<Set> {
+        self.resolve(roots, wanted).ok()
+    }
+
+    fn resolve<'s>(
+        &'s self,
+        roots: &'s [Root],
+        wanted: &'s Set,
+    ) -> Result<Set, Box<PubGrubError<Provider<'s, 'a>>>> {
+        let provider = Provider { solver: self, roots, wanted };
+        let solution =
+            pubgrub::resolve(&provider, ROOT.to_string(), Version::new([0])).map_err(Box::new)?;
+        Ok(solution.into_iter().filter(|(name, _)| name != ROOT && !name.contains('[')).collect())
     }
 
     /// The releases of a package that may be chosen, oldest first.
