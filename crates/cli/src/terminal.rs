@@ -15,6 +15,11 @@ pub(crate) fn print(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// A value as indented JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
 /// Whether somebody watches stderr.
 pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
