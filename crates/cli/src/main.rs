@@ -6,7 +6,7 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
-//! generate/  one answer, or a conversation
+//! generate/  one answer, or a conversation        report/    report.html of a run folder
 //! ```
 
 mod args;
@@ -16,6 +16,7 @@ mod eval;
 mod generate;
 mod merge;
 mod plan;
+mod report;
 mod signals;
 mod terminal;
 mod train;
