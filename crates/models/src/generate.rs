@@ -3,6 +3,7 @@
 //! A step of generation is an attention segment of one query whose parent is all of the sequence so far, so the
 //! blocks that train are the blocks that write.
 
+use data::Tokenizer;
 use engine::device::Device;
 use engine::dtype::DType;
 use engine::memory::arena::Category;
@@ -11,6 +12,7 @@ use engine::ops::embedding;
 use engine::random::Stream;
 use engine::tensor::{Tensor, View};
 
+use crate::config::ModelConfig;
 use crate::decoder::{self, Model, Pass, RowGroup};
 use crate::error::{Error, Result};
 use crate::head;
@@ -72,6 +74,13 @@ pub struct Request<'a> {
     pub max_new_tokens: usize,
     /// Tokens that end a continuation; they are not part of it.
     pub stop: &'a [u32],
+}
+
+/// The tokens that end an answer: those the model names, and its tokenizer's.
+pub fn stop_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut stop = config.eos_token_ids.clone();
+    stop.extend(tokenizer.eos_token_id());
+    stop
 }
 
 /// Sequences that are written at the same time.
