@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a task speaks to the person who started it")]
 
 mod docs;
+mod quickstart;
 mod tidy;
 
 use std::ffi::OsString;
@@ -13,7 +14,9 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
-  docs    write the generated documents: docs/recipes.md, docs/cli.md";
+  docs    write the generated documents: docs/recipes.md, docs/cli.md
+  quickstart [--pretrain]
+          make the quickstart's data, tokenizer and untrained model; pretrain it, too";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
+        ["quickstart", ref options @ ..] => quickstart::run(&root, options),
         _ => Err(USAGE.to_owned()),
     };
     match done {
