@@ -14,7 +14,7 @@ use crate::error::Result;
 pub struct Entry<'a> {
     /// The tensor's name.
     pub name: String,
-    /// `F32` or `BF16`.
+    /// `F32`, `BF16` or `U8`.
     pub dtype: &'static str,
     /// Rows, columns, ...
     pub shape: Vec<usize>,
@@ -52,8 +52,23 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// A tensor of bytes.
+    pub fn u8(name: String, tensor: &'a Tensor) -> Entry<'a> {
+        Entry {
+            name,
+            dtype: "U8",
+            shape: shape_of(tensor),
+            bytes: Box::new(|| Ok(tensor.to_vec::<u8>())),
+        }
+    }
+
     fn len(&self) -> usize {
-        self.shape.iter().product::<usize>() * if self.dtype == "F32" { 4 } else { 2 }
+        let element = match self.dtype {
+            "F32" => 4,
+            "U8" => 1,
+            _ => 2,
+        };
+        self.shape.iter().product::<usize>() * element
     }
 }
 

@@ -35,3 +35,25 @@ impl Error {
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<data::Error> for Error {
+    fn from(error: data::Error) -> Self {
+        let fault = match error.fault {
+            data::Fault::Input => Fault::Input,
+            data::Fault::Machine => Fault::Machine,
+        };
+        Error { fault, message: error.message, hint: error.hint }
+    }
+}
+
+impl From<models::error::Error> for Error {
+    fn from(error: models::error::Error) -> Self {
+        data::Error { fault: error.fault, message: error.message, hint: error.hint }.into()
+    }
+}
+
+impl From<engine::error::Error> for Error {
+    fn from(error: engine::error::Error) -> Self {
+        models::error::Error::from(error).into()
+    }
+}

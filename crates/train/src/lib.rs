@@ -1,5 +1,28 @@
 //! Training: from a recipe to a finished adapter.
+//!
+//! A [`recipe`] says what to do; [`inputs`] reads what it names; [`fit`] finds a policy that fits the memory by
+//! running the run on the `plan` device; [`run`] does it, [`step`] by step, and tells what happens as [`event`]s.
+//! Nothing here prints.
 
 pub mod error;
 
 pub mod recipe;
+
+pub mod inputs;
+
+pub mod session;
+
+pub mod step;
+
+pub mod learner;
+pub mod schedule;
+
+pub mod judge;
+
+pub mod fit;
+
+pub mod checkpoint;
+pub mod folder;
+pub mod run;
+
+pub mod event;

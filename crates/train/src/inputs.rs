@@ -1,0 +1,196 @@
+//! What a recipe names, read into host memory once: for the plan and for the run.
+
+use std::path::PathBuf;
+
+use data::template::Moment;
+use data::{Batching, DataOptions, Dataset, Form, Order, Report, Tokenizer};
+use models::adapter;
+use models::checkpoint::Checkpoint;
+use models::config::ModelConfig;
+use models::lora::{LoraConfig, Targets};
+use models::weights::{Quantization, Storage};
+
+use crate::error::{Error, Result};
+use crate::judge::Prompts;
+use crate::recipe::adapter::TargetModules;
+use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use crate::recipe::objective::ObjectiveName;
+use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
+
+/// Everything a run reads.
+pub struct Inputs {
+    /// What to do.
+    pub recipe: Recipe,
+    /// The model's folder.
+    pub folder: PathBuf,
+    /// The model's numbers.
+    pub config: ModelConfig,
+    /// The model's tensors.
+    pub checkpoint: Checkpoint,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The adapter to train; none in full fine-tuning.
+    pub lora: Option<LoraConfig>,
+    /// The feedback.
+    pub dataset: Dataset,
+    /// What was read, dropped and cut of it.
+    pub report: Report,
+    /// Held-out feedback.
+    pub eval: Option<(Dataset, Report)>,
+    /// Prompts to answer before and after.
+    pub prompts: Option<Prompts>,
+}
+
+impl Inputs {
+    /// Reads all of it. `now` is the moment a chat template may write into prompts: a resumed run gives the moment
+    /// of the run it goes on with.
+    pub fn load(recipe: Recipe, now: Moment) -> Result<Inputs> {
+        let folder = model_folder(&recipe.model.path)?;
+        let config = ModelConfig::load(&folder)?;
+        let checkpoint = Checkpoint::open(&folder)?;
+        let tokenizer = Tokenizer::load(&folder)?;
+        let lora = lora_config(&recipe, &config)?;
+        let form = match recipe.objective.name {
+            ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
+            ObjectiveName::Dpo => Form::Paired,
+            ObjectiveName::Sft => Form::Sft,
+        };
+        let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
+        let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
+        let eval = match recipe.data.eval.as_slice() {
+            [] => None,
+            files => Some(Dataset::load(files, &tokenizer, &options)?),
+        };
+        if recipe.data.max_length > config.max_position_embeddings {
+            return Err(Error::input(
+                format!(
+                    "[data] max_length = {} is longer than the {} positions the model was made for",
+                    recipe.data.max_length, config.max_position_embeddings
+                ),
+                format!("write max_length = {} or less", config.max_position_embeddings),
+            ));
+        }
+        let prompts = match &recipe.generate {
+            None => None,
+            Some(generate) => Some(Prompts::load(generate, &tokenizer, now)?),
+        };
+        Ok(Inputs {
+            recipe,
+            folder,
+            config,
+            checkpoint,
+            tokenizer,
+            lora,
+            dataset,
+            report,
+            eval,
+            prompts,
+        })
+    }
+
+    /// How examples become steps, under a token budget.
+    pub fn batching(&self, token_budget: usize) -> Batching {
+        Batching {
+            order: match self.recipe.data.order {
+                RecipeOrder::Shuffled => Order::Shuffled,
+                RecipeOrder::Sequential => Order::Sequential,
+            },
+            seed: self.recipe.seed,
+            batch_size: self.recipe.train.batch_size,
+            gradient_accumulation_steps: self.recipe.train.gradient_accumulation_steps,
+            token_budget,
+            mismatched: self.recipe.objective.name.needs_kl(),
+        }
+    }
+
+    /// Optimizer steps of the run.
+    pub fn steps(&self) -> usize {
+        let per_epoch = self.dataset.steps_per_epoch(&self.batching(usize::MAX));
+        match (self.recipe.train.max_steps, self.recipe.train.epochs) {
+            (Some(steps), _) => steps,
+            (None, epochs) => ((epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize).max(1),
+        }
+    }
+
+    /// How the linear layers are held.
+    pub fn quantization(&self) -> Quantization {
+        match self.recipe.model.quantization {
+            RecipeQuantization::None => Quantization::None,
+            RecipeQuantization::Nf4 => {
+                Quantization::Nf4 { double_quant: self.recipe.model.double_quant }
+            }
+        }
+    }
+
+    /// What the other weights are held in. What is trained is held in f32.
+    pub fn storage(&self) -> Storage {
+        match self.recipe.model.dtype {
+            Dtype::Bf16 if self.lora.is_some() => Storage::Bf16,
+            _ => Storage::F32,
+        }
+    }
+}
+
+/// The folder of a model.
+pub fn model_folder(path: &ModelPath) -> Result<PathBuf> {
+    match path {
+        ModelPath::Folder(folder) => Ok(folder.clone()),
+        ModelPath::Hub(id) => Err(Error::input(
+            format!("model.path = \"{id}\" is a hub id, and there is no folder of that name"),
+            format!(
+                "fetch it with `huggingface-cli download {id} --local-dir models/{id}` and write that folder"
+            ),
+        )),
+    }
+}
+
+fn lora_config(recipe: &Recipe, config: &ModelConfig) -> Result<Option<LoraConfig>> {
+    let Some(adapter) = &recipe.adapter else { return Ok(None) };
+    let mut lora = match &adapter.init_from {
+        Some(folder) => adapter::read_config(folder)?,
+        None => LoraConfig {
+            r: adapter.r.unwrap_or(16),
+            lora_alpha: adapter.lora_alpha.unwrap_or(32.0),
+            use_rslora: adapter.use_rslora.unwrap_or(false),
+            lora_dropout: 0.0,
+            target_modules: match &adapter.target_modules {
+                Some(TargetModules::List(names)) => Targets::Suffixes(names.clone()),
+                Some(TargetModules::AllLinear) | None => Targets::AllLinear,
+            },
+        },
+    };
+    // What is written beside `init_from` must agree with it.
+    let disagrees = |key: &str, written: String, theirs: String| {
+        Err(Error::input(
+            format!(
+                "[adapter] {key} = {written}, but the adapter of init_from has {key} = {theirs}"
+            ),
+            format!("remove {key}: it comes with the adapter"),
+        ))
+    };
+    match adapter {
+        a if a.r.is_some_and(|r| r != lora.r) => {
+            return disagrees("r", format!("{}", a.r.unwrap_or(0)), lora.r.to_string());
+        }
+        a if a.lora_alpha.is_some_and(|alpha| alpha != lora.lora_alpha) => {
+            return disagrees(
+                "lora_alpha",
+                format!("{}", a.lora_alpha.unwrap_or(0.0)),
+                lora.lora_alpha.to_string(),
+            );
+        }
+        a if a.use_rslora.is_some_and(|rslora| rslora != lora.use_rslora) => {
+            return disagrees(
+                "use_rslora",
+                (!lora.use_rslora).to_string(),
+                lora.use_rslora.to_string(),
+            );
+        }
+        _ => {}
+    }
+    // Preference objectives compare two passes over the same tokens: no dropout there, as in TRL.
+    lora.lora_dropout =
+        if recipe.objective.name == ObjectiveName::Sft { adapter.lora_dropout } else { 0.0 };
+    lora.check(config)?;
+    Ok(Some(lora))
+}

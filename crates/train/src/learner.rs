@@ -1,0 +1,203 @@
+//! What learns: the model, the parameters that are trained with their gradients and optimizer states, and what
+//! rewards are measured against.
+
+use engine::device::Device;
+use engine::ops::adamw::{self, Hyper, Rule};
+use engine::ops::grad_norm;
+use engine::tensor::Tensor;
+use models::adapter;
+use models::decoder::Model;
+use models::lora::Adapter;
+use models::trained::Gradients;
+use models::weights::{self, Weights};
+
+use crate::error::Result;
+use crate::inputs::Inputs;
+use crate::recipe::objective::{ObjectiveName, Reference as RecipeReference};
+use crate::recipe::optimizer::OptimizerName;
+
+/// The model and what is trained of it.
+pub struct Learner {
+    /// The base, or all of what is trained.
+    pub model: Model,
+    trained: Trained,
+    states: Vec<adamw::State>,
+    rule: Rule,
+    /// Updates done.
+    pub updates: u64,
+}
+
+enum Trained {
+    /// An adapter beside a frozen base; `start` is a frozen copy where rewards are measured against it.
+    Adapter { policy: Adapter, gradients: Adapter, start: Option<Adapter> },
+    /// All weights; `start` is a frozen copy where an objective needs a reference.
+    Full { gradients: Box<Weights>, start: Option<Box<Model>> },
+}
+
+/// What the reference's log-probabilities are computed with.
+pub enum Reference<'a> {
+    /// The objective has none.
+    None,
+    /// The policy's model, with this adapter or none: its rows ride along.
+    Along(Option<&'a Adapter>),
+    /// Another model: a pass of its own.
+    Apart(&'a Model),
+}
+
+impl Learner {
+    /// Loads the model and whatever is trained. `positions` is the longest sequence the run meets.
+    pub fn new(device: &Device, inputs: &Inputs, positions: usize) -> Result<Learner> {
+        let load = || -> Result<Model> {
+            let checkpoint = Some(&inputs.checkpoint);
+            let weights = weights::load(
+                device,
+                &inputs.config,
+                checkpoint,
+                inputs.quantization(),
+                inputs.storage(),
+            )?;
+            Ok(Model::new(device, inputs.config.clone(), weights, positions)?)
+        };
+        let mut model = load()?;
+        let objective = &inputs.recipe.objective;
+        let mut trained = match &inputs.lora {
+            Some(lora) => {
+                let start = |seed: u64| -> Result<Adapter> {
+                    let init_from = inputs
+                        .recipe
+                        .adapter
+                        .as_ref()
+                        .and_then(|adapter| adapter.init_from.as_ref());
+                    if let Some(folder) = init_from {
+                        let mut adapter = adapter::read(device, &inputs.config, folder)?;
+                        adapter.config.lora_dropout = lora.lora_dropout;
+                        return Ok(adapter);
+                    }
+                    let mut adapter = Adapter::zeros(device, &inputs.config, lora)?;
+                    adapter.initialize(seed);
+                    Ok(adapter)
+                };
+                let policy = start(inputs.recipe.seed)?;
+                let needs_start = objective.reference == RecipeReference::Start
+                    && objective.name != ObjectiveName::Sft;
+                Trained::Adapter {
+                    policy,
+                    gradients: Adapter::zeros(device, &inputs.config, lora)?,
+                    start: if needs_start { Some(start(inputs.recipe.seed)?) } else { None },
+                }
+            }
+            None => Trained::Full {
+                gradients: Box::new(Weights::zeros(device, &inputs.config)?),
+                start: match objective.name {
+                    ObjectiveName::Sft => None,
+                    _ => Some(Box::new(load()?)),
+                },
+            },
+        };
+        let rule = match inputs.recipe.optimizer.name {
+            OptimizerName::Adamw => Rule::Torch,
+            OptimizerName::Adamw8bit => Rule::BitsAndBytes,
+        };
+        let mut states = Vec::new();
+        for (_, value, _) in pairs(&mut model, &mut trained) {
+            states.push(adamw::State::new(device, rule, value.shape().len())?);
+        }
+        Ok(Learner { model, trained, states, rule, updates: 0 })
+    }
+
+    /// The adapter in training.
+    pub fn policy(&self) -> Option<&Adapter> {
+        match &self.trained {
+            Trained::Adapter { policy, .. } => Some(policy),
+            Trained::Full { .. } => None,
+        }
+    }
+
+    /// The adapter in training, to be saved.
+    pub fn policy_mut(&mut self) -> Option<&mut Adapter> {
+        match &mut self.trained {
+            Trained::Adapter { policy, .. } => Some(policy),
+            Trained::Full { .. } => None,
+        }
+    }
+
+    /// What rewards are measured against under `objective`.
+    pub fn reference(&self, objective: ObjectiveName) -> Reference<'_> {
+        match &self.trained {
+            _ if objective == ObjectiveName::Sft => Reference::None,
+            Trained::Adapter { start, .. } => Reference::Along(start.as_ref()),
+            Trained::Full { start, .. } => {
+                start.as_deref().map_or(Reference::None, Reference::Apart)
+            }
+        }
+    }
+
+    /// The model, the adapter and where their gradients go, for backward.
+    pub fn for_backward(&mut self) -> (&Model, Option<&Adapter>, Gradients<'_>) {
+        match &mut self.trained {
+            Trained::Adapter { policy, gradients, .. } => {
+                (&self.model, Some(policy), Gradients::Adapter(gradients))
+            }
+            Trained::Full { gradients, .. } => (&self.model, None, Gradients::Full(gradients)),
+        }
+    }
+
+    /// Every trained tensor with its name, and its optimizer state, in a fixed order.
+    pub fn parameters_mut(&mut self) -> Vec<(String, &mut Tensor, &mut adamw::State)> {
+        let pairs = pairs(&mut self.model, &mut self.trained);
+        pairs
+            .into_iter()
+            .zip(&mut self.states)
+            .map(|((name, value, _), state)| (name, value, state))
+            .collect()
+    }
+
+    /// The norm of the gradient over all trained tensors.
+    pub fn gradient_norm(&mut self) -> Result<f64> {
+        let mut sum = 0.0;
+        for (_, _, gradient) in pairs(&mut self.model, &mut self.trained) {
+            sum += grad_norm::sum_of_squares(gradient.view())?;
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Scales the gradient by `factor` (1 leaves it) and updates what is trained.
+    pub fn update(&mut self, factor: f32, hyper: Hyper) -> Result<()> {
+        let rule = self.rule;
+        for ((_, value, gradient), state) in
+            pairs(&mut self.model, &mut self.trained).into_iter().zip(&mut self.states)
+        {
+            if factor != 1.0 {
+                grad_norm::scale(gradient.view_mut(), factor)?;
+            }
+            adamw::update(value.view_mut(), gradient.view(), state, rule, hyper)?;
+        }
+        self.updates = hyper.step;
+        Ok(())
+    }
+
+    /// Sets the gradient to zero.
+    pub fn zero_gradient(&mut self) {
+        for (_, _, gradient) in pairs(&mut self.model, &mut self.trained) {
+            gradient.zero();
+        }
+    }
+}
+
+/// Every trained tensor: its name, itself, its gradient.
+fn pairs<'a>(
+    model: &'a mut Model,
+    trained: &'a mut Trained,
+) -> Vec<(String, &'a mut Tensor, &'a mut Tensor)> {
+    let (values, gradients) = match trained {
+        Trained::Adapter { policy, gradients, .. } => {
+            (policy.tensors_mut(), gradients.tensors_mut())
+        }
+        Trained::Full { gradients, .. } => (model.weights.tensors_mut(), gradients.tensors_mut()),
+    };
+    values
+        .into_iter()
+        .zip(gradients)
+        .map(|((name, value), (_, gradient))| (name, value, gradient))
+        .collect()
+}

@@ -1,0 +1,140 @@
+//! Parity with TRL 1.16.0 in f32: recipe in, metrics and adapter out. fixtures/kto was made with torch 2.15.0,
+//! transformers 5.23.0, trl 1.16.0 and peft 0.21.2 on a CPU.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use models::checkpoint::Checkpoint;
+use serde_json::Value;
+use train::recipe::Recipe;
+use train::run::{Ending, run};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/kto")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Runs the fixture's case in `folder` with further settings, and returns the run folder.
+fn train(folder: &Path, objective: &str, settings: &[&str]) -> PathBuf {
+    let adapter = folder.join("init");
+    std::fs::create_dir_all(&adapter).unwrap();
+    let weights = fixtures().join(format!("lora_init_{objective}.safetensors"));
+    std::fs::copy(weights, adapter.join("adapter_model.safetensors")).unwrap();
+    let config = r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}"#;
+    std::fs::write(adapter.join("adapter_config.json"), config).unwrap();
+    let rows = json(&fixtures().join("dataset.json"));
+    let lines: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
+    std::fs::write(folder.join("train.jsonl"), lines.join("\n")).unwrap();
+    std::fs::write(folder.join("eval.jsonl"), lines[..6].join("\n")).unwrap();
+    let recipe = format!(
+        r#"
+output = "{out}"
+[model]
+path = "{model}"
+[adapter]
+init_from = "{adapter}"
+[data]
+train = ["{folder}/train.jsonl"]
+eval = ["{folder}/eval.jsonl"]
+max_length = 14
+order = "sequential"
+[objective]
+name = "{objective}"
+beta = 0.3
+undesirable_weight = 1.5
+[optimizer]
+learning_rate = 5e-3
+[train]
+epochs = 2
+batch_size = 4
+gradient_accumulation_steps = 2
+eval_every = 2
+"#,
+        out = folder.join("run").display(),
+        model = fixtures().join("model").display(),
+        adapter = adapter.display(),
+        folder = folder.display(),
+    );
+    let path = folder.join("recipe.toml");
+    std::fs::write(&path, recipe).unwrap();
+    let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    let recipe = Recipe::read(&path, &settings).unwrap();
+    let output = recipe.output.clone();
+    let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
+    let Ok(Ending::Finished(summary)) = ending else { panic!("{:?}", ending.err()) };
+    assert_eq!(summary.planned_peak_bytes, summary.peak_bytes, "the plan is exact");
+    output
+}
+
+fn check_metrics(run: &Path, objective: &str) {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let ours: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let theirs = json(&fixtures().join(format!("fixture_{objective}.json")));
+    let mut compared = 0;
+    for logged in theirs["log_history"].as_array().unwrap() {
+        let step = logged["step"].as_u64().unwrap() as usize;
+        let line = &ours[step - 1];
+        assert_eq!(line["step"], step);
+        for (name, value) in logged.as_object().unwrap() {
+            let (Some(theirs), Some(ours)) = (value.as_f64(), line[name].as_f64()) else { continue };
+            let tolerance = match name.trim_start_matches("eval_") {
+                "step" | "epoch" => 1e-12,
+                "loss" => 5e-6,
+                "logps/chosen" | "logps/rejected" => 5e-4,
+                "grad_norm" => 2e-5 * theirs,
+                "learning_rate" => 1e-12,
+                _ => 2e-4,
+            };
+            assert!((ours - theirs).abs() <= tolerance, "step {step}, {name}: {ours}, TRL has {theirs}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 50, "{compared} numbers were compared");
+}
+
+fn check_adapter(run: &Path, objective: &str) {
+    let ours = Checkpoint::open_file(&run.join("adapter/adapter_model.safetensors")).unwrap();
+    let theirs = Checkpoint::open_file(&fixtures().join(format!("lora_final_{objective}.safetensors"))).unwrap();
+    let mut differences = Vec::new();
+    for name in ours.names() {
+        let values = |checkpoint: &Checkpoint, name: &str| {
+            let stored = checkpoint.get(name).unwrap();
+            let mut values = vec![0f32; stored.shape.iter().product()];
+            stored.to_f32(name, &mut values).unwrap();
+            values
+        };
+        let in_state_dict = name.replace(".weight", ".default.weight");
+        let pairs = values(&ours, name).into_iter().zip(values(&theirs, &in_state_dict));
+        differences.extend(pairs.map(|(a, b)| (a - b).abs()));
+    }
+    differences.sort_by(f32::total_cmp);
+    let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
+    assert!(at(1.0) <= 5e-5 && at(0.999) <= 5e-6, "adapter off by {:e} at most, {:e} at 99.9 %", at(1.0), at(0.999));
+}
+
+#[test]
+fn kto_is_trls() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path(), "kto", &[]);
+    check_metrics(&run, "kto");
+    check_adapter(&run, "kto");
+}
+
+#[test]
+fn apo_zero_unpaired_is_trls() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path(), "apo_zero_unpaired", &[]);
+    check_metrics(&run, "apo_zero_unpaired");
+    check_adapter(&run, "apo_zero_unpaired");
+}
+
+#[test]
+fn groups_split_into_parts_and_blocks_computed_again_are_trls_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path(), "kto", &["train.token_budget=24"]);
+    check_metrics(&run, "kto");
+    check_adapter(&run, "kto");
+}
