@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a task speaks to the person who started it")]
 
+mod bench;
 mod docs;
 mod quickstart;
 mod tidy;
@@ -15,8 +16,9 @@ usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
   docs    write the generated documents: docs/recipes.md, docs/cli.md
+  bench   measure Prospect and TRL side by side on this machine's cores
   quickstart [--pretrain]
-          make the quickstart's data, tokenizer and untrained model; pretrain it, too";
+          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +27,8 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
-        ["quickstart", ref options @ ..] => quickstart::run(&root, options),
+        ["bench", ..] => bench::run(&root, &arguments[1..]),
+        ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };
     match done {

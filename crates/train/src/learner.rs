@@ -164,13 +164,20 @@ impl Learner {
     /// Scales the gradient by `factor` (1 leaves it) and updates what is trained.
     pub fn update(&mut self, factor: f32, hyper: Hyper) -> Result<()> {
         let rule = self.rule;
-        for ((_, value, gradient), state) in
+        for ((name, value, gradient), state) in
             pairs(&mut self.model, &mut self.trained).into_iter().zip(&mut self.states)
         {
             if factor != 1.0 {
                 grad_norm::scale(gradient.view_mut(), factor)?;
             }
-            adamw::update(value.view_mut(), gradient.view(), state, rule, hyper)?;
+            let weight_decay = if decays(&name) { hyper.weight_decay } else { 0.0 };
+            adamw::update(
+                value.view_mut(),
+                gradient.view(),
+                state,
+                rule,
+                Hyper { weight_decay, ..hyper },
+            )?;
         }
         self.updates = hyper.step;
         Ok(())
@@ -182,6 +189,11 @@ impl Learner {
             gradient.zero();
         }
     }
+}
+
+/// Norms and biases do not decay, as in transformers' Trainer.
+fn decays(name: &str) -> bool {
+    !name.ends_with("norm.weight") && !name.ends_with(".bias")
 }
 
 /// Every trained tensor: its name, itself, its gradient.

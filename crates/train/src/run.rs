@@ -19,7 +19,7 @@ use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
 use crate::recipe::Recipe;
 use crate::recipe::model::Dtype;
-use crate::recipe::training::Device as DeviceChoice;
+use crate::recipe::training::{Attention, Device as DeviceChoice};
 use crate::session::Session;
 
 /// How a run ended.
@@ -79,6 +79,12 @@ pub fn run(
 
 /// There are two devices to compute on; the GPU's is not part of this build.
 fn choose_device(recipe: &Recipe, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    if recipe.train.attention == Attention::Standard {
+        return Err(Error::input(
+            "train.attention = \"standard\" has no kernel on the CPU",
+            "write \"flash\" or leave it out: it computes the same in less memory",
+        ));
+    }
     match recipe.train.device {
         DeviceChoice::Cuda => Err(Error::machine(
             "train.device = \"cuda\", but this build computes on the CPU alone",

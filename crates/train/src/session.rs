@@ -58,9 +58,13 @@ impl<'a> Session<'a> {
         packed
     }
 
-    /// How often the data has been seen after `steps` steps.
+    /// How often the data has been seen after `steps` steps, counted in groups as transformers counts micro-batches.
     pub fn epochs_after(&self, steps: usize) -> f64 {
-        steps as f64 / self.inputs.dataset.steps_per_epoch(&self.batching).max(1) as f64
+        let per_epoch = self.inputs.dataset.steps_per_epoch(&self.batching).max(1);
+        let one_group = Batching { gradient_accumulation_steps: 1, ..self.batching };
+        let groups = self.inputs.dataset.steps_per_epoch(&one_group).max(1);
+        let within = steps % per_epoch * self.batching.gradient_accumulation_steps;
+        (steps / per_epoch) as f64 + within as f64 / groups as f64
     }
 
     /// Runs step `index` (from 0).

@@ -23,7 +23,8 @@ fn train(folder: &Path, objective: &str, settings: &[&str]) -> PathBuf {
     std::fs::create_dir_all(&adapter).unwrap();
     let weights = fixtures().join(format!("lora_init_{objective}.safetensors"));
     std::fs::copy(weights, adapter.join("adapter_model.safetensors")).unwrap();
-    let config = r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}"#;
+    let config =
+        r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}"#;
     std::fs::write(adapter.join("adapter_config.json"), config).unwrap();
     let rows = json(&fixtures().join("dataset.json"));
     let lines: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
@@ -79,7 +80,9 @@ fn check_metrics(run: &Path, objective: &str) {
         let line = &ours[step - 1];
         assert_eq!(line["step"], step);
         for (name, value) in logged.as_object().unwrap() {
-            let (Some(theirs), Some(ours)) = (value.as_f64(), line[name].as_f64()) else { continue };
+            let (Some(theirs), Some(ours)) = (value.as_f64(), line[name].as_f64()) else {
+                continue;
+            };
             let tolerance = match name.trim_start_matches("eval_") {
                 "step" | "epoch" => 1e-12,
                 "loss" => 5e-6,
@@ -88,7 +91,10 @@ fn check_metrics(run: &Path, objective: &str) {
                 "learning_rate" => 1e-12,
                 _ => 2e-4,
             };
-            assert!((ours - theirs).abs() <= tolerance, "step {step}, {name}: {ours}, TRL has {theirs}");
+            assert!(
+                (ours - theirs).abs() <= tolerance,
+                "step {step}, {name}: {ours}, TRL has {theirs}"
+            );
             compared += 1;
         }
     }
@@ -97,7 +103,9 @@ fn check_metrics(run: &Path, objective: &str) {
 
 fn check_adapter(run: &Path, objective: &str) {
     let ours = Checkpoint::open_file(&run.join("adapter/adapter_model.safetensors")).unwrap();
-    let theirs = Checkpoint::open_file(&fixtures().join(format!("lora_final_{objective}.safetensors"))).unwrap();
+    let theirs =
+        Checkpoint::open_file(&fixtures().join(format!("lora_final_{objective}.safetensors")))
+            .unwrap();
     let mut differences = Vec::new();
     for name in ours.names() {
         let values = |checkpoint: &Checkpoint, name: &str| {
@@ -112,7 +120,12 @@ fn check_adapter(run: &Path, objective: &str) {
     }
     differences.sort_by(f32::total_cmp);
     let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
-    assert!(at(1.0) <= 5e-5 && at(0.999) <= 5e-6, "adapter off by {:e} at most, {:e} at 99.9 %", at(1.0), at(0.999));
+    assert!(
+        at(1.0) <= 5e-5 && at(0.999) <= 5e-6,
+        "adapter off by {:e} at most, {:e} at 99.9 %",
+        at(1.0),
+        at(0.999)
+    );
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! The runs of fixtures/trl, repeated: recipe in, metrics and weights out, within rounding of the Python stack.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use models::checkpoint::Checkpoint;
+use serde_json::Value;
+use train::recipe::Recipe;
+use train::run::{Ending, run};
+
+fn check(case: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/trl").join(case);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("run");
+    let settings = [format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()];
+    let recipe = Recipe::read(&source.join("recipe.toml"), &settings).unwrap();
+    let full = recipe.adapter.is_none();
+    let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
+    let Ok(Ending::Finished(summary)) = ending else { panic!("{case}: {:?}", ending.err()) };
+    assert_eq!(summary.planned_peak_bytes, summary.peak_bytes, "{case}: the plan is exact");
+    check_log(case, &source, &output);
+    let (ours, theirs) = if full {
+        (output.join("model/model.safetensors"), source.join("final/model.safetensors"))
+    } else {
+        (
+            output.join("adapter/adapter_model.safetensors"),
+            source.join("final/adapter_model.safetensors"),
+        )
+    };
+    check_weights(case, &ours, &theirs);
+}
+
+fn check_log(case: &str, source: &Path, output: &Path) {
+    let text = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    let ours: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let log: Value =
+        serde_json::from_str(&std::fs::read_to_string(source.join("log.json")).unwrap()).unwrap();
+    assert_eq!(ours.len(), log.as_array().unwrap().len(), "{case}: optimizer steps");
+    for (ours, theirs) in ours.iter().zip(log.as_array().unwrap()) {
+        for (name, value) in theirs.as_object().unwrap() {
+            let theirs = value.as_f64().unwrap();
+            let name = if name == "rewards/accuracies" { "rewards/accuracy" } else { name };
+            let ours = ours[name]
+                .as_f64()
+                .unwrap_or_else(|| panic!("{case}: {name} is missing in {ours}"));
+            let tolerance = match name {
+                "step" | "epoch" | "learning_rate" => 1e-9,
+                "loss" => 5e-6,
+                "logps/chosen" | "logps/rejected" => 5e-4,
+                "grad_norm" => 2e-5 * theirs,
+                _ => 2e-4,
+            };
+            assert!((ours - theirs).abs() <= tolerance, "{case}, {name}: {ours}, TRL has {theirs}");
+        }
+    }
+}
+
+fn check_weights(case: &str, ours: &PathBuf, theirs: &PathBuf) {
+    let (ours, theirs) =
+        (Checkpoint::open_file(ours).unwrap(), Checkpoint::open_file(theirs).unwrap());
+    assert!(ours.names().eq(theirs.names()), "{case}: the names of the tensors");
+    let mut differences = Vec::new();
+    for name in ours.names() {
+        let values = |checkpoint: &Checkpoint| {
+            let stored = checkpoint.get(name).unwrap();
+            let mut values = vec![0f32; stored.shape.iter().product()];
+            stored.to_f32(name, &mut values).unwrap();
+            values
+        };
+        differences
+            .extend(values(&ours).into_iter().zip(values(&theirs)).map(|(a, b)| (a - b).abs()));
+    }
+    differences.sort_by(f32::total_cmp);
+    let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
+    assert!(
+        at(1.0) <= 5e-5 && at(0.999) <= 5e-6,
+        "{case}: off by {:e} at most, {:e} at 99.9 %",
+        at(1.0),
+        at(0.999)
+    );
+}
+
+#[test]
+fn kto_on_qwen2_with_rslora_decay_clipping_cosine_and_accumulation() {
+    check("qwen2-kto");
+}
+
+#[test]
+fn apo_zero_unpaired_on_mistral_with_a_sliding_window() {
+    check("mistral-apo");
+}
+
+#[test]
+fn dpo_on_qwen3_with_normed_heads() {
+    check("qwen3-dpo");
+}
+
+#[test]
+fn sft_on_llama_with_biases() {
+    check("llama-sft");
+}
+
+#[test]
+fn kto_of_all_weights_on_a_tied_llama() {
+    check("llama-full-kto");
+}
