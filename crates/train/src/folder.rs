@@ -50,11 +50,44 @@ const HARMLESS: [&str; 8] = [
     "train.memory_limit",
 ];
 
+/// Gives a recipe that names no output its run folder: for a new run the first name that is free, to resume the
+/// last that holds a run.
+pub fn settle(mut recipe: Recipe, resume: bool) -> Recipe {
+    if recipe.names_output {
+        return recipe;
+    }
+    recipe.names_output = true;
+    let first = recipe.output.clone();
+    let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut names = std::iter::once(first.clone())
+        .chain((2..).map(|number| first.with_file_name(format!("{name}-{number}"))));
+    if resume {
+        let last = names.take_while(|path| path.exists()).filter(|path| holds_run(path)).last();
+        recipe.output = last.unwrap_or(first);
+    } else if let Some(free) = names.find(|path| !path.exists() || is_free(path)) {
+        recipe.output = free;
+    }
+    recipe
+}
+
+fn holds_run(path: &Path) -> bool {
+    path.join("recipe.toml").exists()
+}
+
+/// Whether a folder holds nothing but the lock of a run that ended before it began.
+fn is_free(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK))
+    })
+}
+
+const LOCK: &str = ".lock";
+
 impl Folder {
     /// Makes a new run folder, or opens that of the run to go on with.
     pub fn open(recipe: &Recipe, resume: bool) -> Result<Folder> {
         let path = recipe.output.clone();
-        let exists = path.join("recipe.toml").exists();
+        let exists = holds_run(&path);
         if exists && !resume {
             return Err(Error::input(
                 format!("output '{}' holds a run already", path.display()),
@@ -67,13 +100,7 @@ impl Folder {
                 "start it without --resume",
             ));
         }
-        if !exists
-            && fs::read_dir(&path).is_ok_and(|mut entries| {
-                entries
-                    .next()
-                    .is_some_and(|entry| entry.is_ok_and(|entry| entry.file_name() != ".lock"))
-            })
-        {
+        if !exists && path.is_dir() && !is_free(&path) {
             return Err(Error::input(
                 format!("output '{}' is a folder with other files in it", path.display()),
                 "choose an empty or new folder by --set output=...",
@@ -85,7 +112,7 @@ impl Folder {
                 "choose a folder your user may write to, by --set output=...",
             )
         })?;
-        let lock_path = path.join(".lock");
+        let lock_path = path.join(LOCK);
         let lock = File::create(&lock_path).map_err(|error| {
             Error::machine(
                 format!("cannot write into output '{}': {error}", path.display()),
@@ -253,4 +280,36 @@ pub fn fingerprints(inputs: &Inputs) -> Result<Vec<(String, String)>> {
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_without_an_output_takes_the_next_free_name_and_resumes_the_last_run() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("model")).unwrap();
+        fs::write(path("data.jsonl"), "").unwrap();
+        fs::write(
+            path("quick.toml"),
+            "[model]\npath = \"model\"\n[data]\ntrain = \"data.jsonl\"\n",
+        )
+        .unwrap();
+        let mut recipe = Recipe::read(&path("quick.toml"), &[]).unwrap();
+        assert!(recipe.output.ends_with("runs/quick"));
+        recipe.output = path("runs/quick");
+        let settled = |resume| settle(recipe.clone(), resume).output;
+        assert_eq!((settled(false), settled(true)), (path("runs/quick"), path("runs/quick")));
+        for (name, file) in
+            [("quick", "recipe.toml"), ("quick-2", "recipe.toml"), ("quick-3", ".lock")]
+        {
+            fs::create_dir_all(path("runs").join(name)).unwrap();
+            fs::write(path("runs").join(name).join(file), "").unwrap();
+        }
+        assert_eq!((settled(false), settled(true)), (path("runs/quick-3"), path("runs/quick-2")));
+        recipe.names_output = true;
+        assert_eq!(settle(recipe.clone(), false).output, path("runs/quick"), "as it is written");
+    }
 }

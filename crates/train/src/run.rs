@@ -44,6 +44,7 @@ pub fn run(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Ending> {
     choose_device(&recipe, tell)?;
+    let recipe = folder::settle(recipe, resume);
     let folder = Folder::open(&recipe, resume)?;
     let now = if resume { folder.read_start()?.template_moment } else { Moment::now() };
     let inputs = Inputs::load(recipe, now)?;

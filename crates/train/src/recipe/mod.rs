@@ -59,6 +59,8 @@ use training::Train;
 pub struct Recipe {
     /// The run folder, absolute.
     pub output: PathBuf,
+    /// Whether the recipe names it; else a new run takes the next free name.
+    pub names_output: bool,
     /// The seed of everything random.
     pub seed: u64,
     /// The model that learns.
@@ -83,8 +85,9 @@ table! {
     /// Before the first table.
     struct Head[""] {
         /// The run folder, which gets the resolved recipe, metrics, checkpoints, adapter and report.
-        /// `runs/` and the name of the recipe unless written. If it exists, only `--resume` may write
-        /// into it.
+        /// If it exists, only `--resume` may write into it. Unless written, it is `runs/` and the name of
+        /// the recipe, with `-2`, `-3` and so on behind it where that holds a run already; `--resume` then
+        /// goes on with the last of them.
         pub output: Option<String>;
         /// The seed of everything random: adapter initialization, order of the data, dropout, sampling.
         /// The same seed on the same machine gives the same bytes.
@@ -124,6 +127,7 @@ impl Recipe {
         refuse_unknown_at_top(&tree.entries)?;
         let head = Head::read(&tree.head(), folders)?;
         let mut recipe = Recipe {
+            names_output: head.output.is_some(),
             output: folders.output(&head.output.unwrap_or_else(|| default_output(path))),
             seed: head.seed,
             model: Model::read(tree.table("model"), folders)?,

@@ -34,7 +34,7 @@ table! {
         pub save_every: usize = 500, AT_LEAST_0;
         /// A checkpoint is also written when this many minutes have passed since the last: the most work
         /// that a power cut can cost. 0: none by time. It changes nothing in the result.
-        pub save_minutes: f64 = 30.0, AT_LEAST_0;
+        pub save_minutes: f64 = 5.0, AT_LEAST_0;
         /// How many of the newest checkpoints stay on disk. 0: all.
         pub keep_checkpoints: usize = 2, AT_LEAST_0;
         /// Steps whose loss or gradient is not finite are skipped and counted; one more than this many

@@ -1,0 +1,157 @@
+//! Every event of a run in words.
+
+use std::time::Instant;
+
+use ::train::event::{Event, Judgement, Metrics, StepReport};
+use ::train::fit::{self, Fit};
+use ::train::recipe::Recipe;
+use data::Report;
+use engine::memory::arena::Category;
+
+use crate::terminal::{on_stderr, say};
+use crate::words::{clock, count, number, things};
+
+/// What of a run is shown.
+pub(crate) struct Shown {
+    log_every: usize,
+    judgement: Option<Judgement>,
+    /// When training began, and the steps done by then.
+    began: Option<(Instant, usize)>,
+    /// Tokens and seconds since the last line.
+    since: (usize, f64),
+}
+
+impl Shown {
+    /// Nothing yet.
+    pub(crate) fn new(recipe: &Recipe) -> Shown {
+        Shown { log_every: recipe.train.log_every, judgement: None, began: None, since: (0, 0.0) }
+    }
+
+    /// Shows an event.
+    pub(crate) fn tell(&mut self, event: Event<'_>) {
+        match event {
+            Event::Note(text) => self.line(&text),
+            Event::Warning(text) => {
+                self.line(&format!("{} {text}", on_stderr().yellow().bold().apply_to("warning:")));
+            }
+            Event::Data { train, eval } => {
+                self.line(&data_line("data", train));
+                if let Some(eval) = eval {
+                    self.line(&data_line("held-out data", eval));
+                }
+            }
+            Event::Planned(fit) => plan_lines(fit).iter().for_each(|line| self.line(line)),
+            Event::Started { steps, from } => {
+                self.began = Some((Instant::now(), from));
+                self.line(&match from {
+                    0 => format!("training: {}", things(steps, "step")),
+                    _ => format!("training: {}, {from} of them done", things(steps, "step")),
+                });
+            }
+            Event::Step(report) => self.step(report),
+            Event::Evaluated { step, metrics } => {
+                self.line(&format!(
+                    "held-out data after step {step}: {}",
+                    measured(metrics, "eval_")
+                ));
+            }
+            Event::Saved { step, folder } => {
+                self.line(&format!("saved step {step} in '{}'", folder.display()));
+            }
+            Event::Judged(judgement) => self.judgement = Some(judgement.clone()),
+            Event::Finished(_) => {}
+        }
+    }
+
+    /// The run is over.
+    pub(crate) fn close(&mut self) {}
+
+    /// Answers before and after, if there are some.
+    pub(crate) fn judgement(&self) -> Option<&Judgement> {
+        self.judgement.as_ref()
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        self.since = (self.since.0 + report.tokens, self.since.1 + report.seconds);
+        if !report.step.is_multiple_of(self.log_every)
+            && report.step != 1
+            && report.step != report.steps
+        {
+            return;
+        }
+        let (tokens, seconds) = std::mem::take(&mut self.since);
+        let width = report.steps.to_string().len();
+        self.line(&format!(
+            "step {:>width$}/{}  {}  {} tokens/s  {}{}",
+            report.step,
+            report.steps,
+            measured(&report.metrics, ""),
+            count((tokens as f64 / seconds.max(1e-9)) as usize),
+            fit::bytes(report.peak_bytes as u64),
+            self.left(report).map_or_else(String::new, |left| format!("  {} left", clock(left))),
+        ));
+    }
+
+    /// Seconds until the last step is done.
+    fn left(&self, report: &StepReport) -> Option<f64> {
+        let (began, from) = self.began?;
+        let done = report.step.saturating_sub(from);
+        let rest = report.steps.saturating_sub(report.step);
+        (done > 0 && rest > 0).then(|| began.elapsed().as_secs_f64() / done as f64 * rest as f64)
+    }
+
+    fn line(&self, text: &str) {
+        say(text);
+    }
+}
+
+/// The metrics worth a place in a line, with the names people use for them.
+fn measured(metrics: &Metrics, prefix: &str) -> String {
+    let shown = [
+        ("loss", "loss"),
+        ("rewards/margins", "margins"),
+        ("kl", "kl"),
+        ("rewards/accuracy", "accuracy"),
+        ("auc", "auc"),
+        ("grad_norm", "grad_norm"),
+    ];
+    let value = |name: &str| {
+        let found = metrics.iter().find(|(known, _)| known.strip_prefix(prefix) == Some(name));
+        found.map(|(_, value)| *value)
+    };
+    let words = shown
+        .iter()
+        .filter_map(|(name, word)| value(name).map(|value| format!("{word} {}", number(value))));
+    words.collect::<Vec<_>>().join("  ")
+}
+
+fn data_line(what: &str, report: &Report) -> String {
+    format!(
+        "{what}: {} ({} up, {} down), {} distinct prompts, {} tokens, at most {} in one",
+        things(report.examples, "example"),
+        count(report.desirable),
+        count(report.undesirable),
+        count(report.distinct_prompts),
+        count(report.tokens.total),
+        count(report.tokens.max),
+    )
+}
+
+fn plan_lines(fit: &Fit) -> Vec<String> {
+    let simulation = &fit.simulation;
+    let parts = Category::ALL.iter().zip(simulation.by_category);
+    let parts: Vec<String> = parts
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(category, bytes)| format!("{} {}", category.name(), fit::bytes(bytes as u64)))
+        .collect();
+    vec![
+        format!("policy: {}", fit.reason),
+        format!(
+            "memory: {} at its peak{} ({})",
+            fit::bytes(simulation.peak_bytes as u64),
+            fit.limit
+                .map_or_else(String::new, |limit| format!(" of {} allowed", fit::bytes(limit))),
+            parts.join(", "),
+        ),
+    ]
+}
