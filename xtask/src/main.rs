@@ -4,6 +4,7 @@
 
 mod bench;
 mod docs;
+mod quickstart;
 mod tidy;
 
 use std::ffi::OsString;
@@ -15,7 +16,9 @@ usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
   docs    write the generated documents: docs/recipes.md, docs/cli.md
-  bench   measure Prospect and TRL side by side on this machine's cores";
+  bench   measure Prospect and TRL side by side on this machine's cores
+  quickstart [--pretrain]
+          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
+        ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };
     match done {

@@ -15,6 +15,8 @@ pub struct Prompts {
     prompts: Vec<Prompt>,
     /// An answer ends here at the latest.
     pub max_new_tokens: usize,
+    /// How freely tokens are drawn; 0 takes the likeliest.
+    pub temperature: f64,
     rule: Option<Desirable>,
     show: usize,
 }
@@ -44,6 +46,7 @@ impl Prompts {
         Ok(Prompts {
             prompts,
             max_new_tokens: generate.max_new_tokens,
+            temperature: generate.temperature,
             rule: generate.desirable.clone(),
             show: generate.show,
         })

@@ -97,7 +97,11 @@ impl<'a> Session<'a> {
     pub fn answers(&self) -> Result<Option<Vec<String>>> {
         let Some(prompts) = &self.inputs.prompts else { return Ok(None) };
         let request = Request {
-            sampling: Sampling::GREEDY,
+            sampling: Sampling {
+                temperature: prompts.temperature as f32,
+                seed: self.inputs.recipe.seed,
+                ..Sampling::GREEDY
+            },
             max_new_tokens: prompts.max_new_tokens,
             stop: &generate::stop_tokens(&self.inputs.config, &self.inputs.tokenizer),
         };

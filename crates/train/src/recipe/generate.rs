@@ -15,6 +15,10 @@ table! {
         pub prompts: PathBuf;
         /// An answer ends here at the latest.
         pub max_new_tokens: usize = 64, A_MILLION;
+        /// 0 takes the likeliest token every time. Above 0 tokens are drawn by their probabilities, and more
+        /// freely the larger it is; at 1 the answers show how often the model would say what. The draws are a
+        /// function of `seed`.
+        pub temperature: f64 = 0.0, AT_LEAST_0;
         /// The rule by which an answer counts as desirable; without one nothing is counted. Below.
         pub desirable: Option<Desirable>;
         /// How many prompts are printed with both answers. All are judged.

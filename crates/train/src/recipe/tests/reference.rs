@@ -17,7 +17,7 @@ const FIXED: &[(&str, &str)] = &[
         "epochs max_steps batch_size gradient_accumulation_steps log_every eval_every save_every save_minutes \
          keep_checkpoints max_bad_batches attention device memory_limit token_budget threads",
     ),
-    ("generate", "prompts max_new_tokens desirable show"),
+    ("generate", "prompts max_new_tokens temperature desirable show"),
     ("generate.desirable", "starts_with ends_with contains not_contains"),
 ];
 

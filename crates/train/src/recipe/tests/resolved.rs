@@ -62,6 +62,7 @@ threads = 2
 [generate]
 prompts = "prompts.jsonl"
 max_new_tokens = 32
+temperature = 0.7
 show = 3
 [generate.desirable]
 starts_with = "Dear"
@@ -201,6 +202,7 @@ fn the_longest_recipe_keeps_every_value() {
         [generate]
         prompts = "PLACE/prompts.jsonl"
         max_new_tokens = 32
+        temperature = 0.7
         desirable = { starts_with = "Dear", ends_with = "\n\u0001\\", contains = ["you"], not_contains = ["!", "?"] }
         show = 3
     "##]].assert_eq(&resolved(&place, &recipe));
