@@ -1,4 +1,7 @@
 //! Adapters as PEFT 0.21.2 wrote them, and what is refused.
+//!
+//! The other direction was tried by hand: PEFT 0.21.2 loaded what [`write`] made of fixtures/kto/lora_final_kto, and
+//! its logits, which the adapter moves by up to 3.5, were those of the decoder to 2.4e-6.
 
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
