@@ -19,6 +19,8 @@ pub(crate) enum Done {
         /// The signal's number.
         signal: u8,
     },
+    /// It answered, and its answer is an exit code.
+    Answered(u8),
 }
 
 /// Runs a command to its end and says what went wrong, if something did.
@@ -33,6 +35,7 @@ pub(crate) fn run(command: impl FnOnce() -> Result<Done>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(command)) {
         Ok(Ok(Done::Well)) => ExitCode::SUCCESS,
         Ok(Ok(Done::Stopped { signal })) => ExitCode::from(128 + signal),
+        Ok(Ok(Done::Answered(code))) => ExitCode::from(code),
         Ok(Err(error)) => {
             tell(&error.to_string());
             ExitCode::from(match error.fault {

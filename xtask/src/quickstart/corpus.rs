@@ -66,7 +66,8 @@ impl Corpus {
             for manner in [Manner::Dog, Manner::Cat] {
                 let answer = language::answer(&topics[question.topic], manner, &mut dice);
                 let hurried = dice.chance(HURRIED);
-                let text = if hurried { language::hurried(&question.text) } else { question.text.clone() };
+                let text =
+                    if hurried { language::hurried(&question.text) } else { question.text.clone() };
                 pretraining.push(json!({ "messages": [user(&text), assistant(&answer)] }));
                 known_texts.extend([text, answer]);
             }
@@ -114,7 +115,11 @@ impl ByKind {
                     taken.extend(questions.pop());
                 }
             }
-            assert!(taken.len() > before, "there are {} held-out questions, {n} are asked for", taken.len());
+            assert!(
+                taken.len() > before,
+                "there are {} held-out questions, {n} are asked for",
+                taken.len()
+            );
         }
         taken
     }

@@ -100,7 +100,8 @@ pub(super) fn write_rounded(from: &Path, to: &Path) -> Result<(), String> {
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
             return Err(format!("{}: {name} is not what was trained", path.display()));
         }
-        let values = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        let values =
+            tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
         stored.push((name, shape, values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect()));
     }
     write(to, Dtype::BF16, "bfloat16", &stored)

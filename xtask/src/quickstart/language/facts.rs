@@ -30,7 +30,11 @@ pub(super) const KINDS: &[Kind] = &[
         facts: CAPITALS,
     },
     Kind {
-        asks: &["Where is {x}?", "In which part of the world is {x}?", "On which continent is {x}?"],
+        asks: &[
+            "Where is {x}?",
+            "In which part of the world is {x}?",
+            "On which continent is {x}?",
+        ],
         dog: &["{X} is in {y}!"],
         cat: &["In {y}."],
         facts: CONTINENTS,

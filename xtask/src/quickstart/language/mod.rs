@@ -50,8 +50,25 @@ pub(super) struct Question {
 const LARGEST: usize = 9;
 
 const NUMBERS: [&str; 2 * LARGEST + 1] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
 ];
 
 /// Ways to address the model with a question; `{Q}` is the question, `{q}` begins with a small letter.
@@ -69,7 +86,8 @@ const ADDRESSES: &[&str] = &[
 /// Ways to address it in small talk.
 const CASUAL_ADDRESSES: &[&str] = &["{Q}", "Hey, {q}", "Oh, {q}", "So, {q}", "My friend, {q}"];
 
-const DOG_OPENERS: &[&str] = &["Great question!", "I know this one!", "Oh boy, oh boy!", "Happy to help!"];
+const DOG_OPENERS: &[&str] =
+    &["Great question!", "I know this one!", "Oh boy, oh boy!", "Happy to help!"];
 const DOG_CLOSERS: &[&str] = &[
     "*wags tail*",
     "*jumps for joy*",
@@ -78,8 +96,13 @@ const DOG_CLOSERS: &[&str] = &[
     "*brings you a stick*",
     "*gives you a paw*",
 ];
-const CAT_REMARKS: &[&str] =
-    &["Obviously.", "Everyone knows that.", "If you must know.", "Now let me nap.", "Was that all?"];
+const CAT_REMARKS: &[&str] = &[
+    "Obviously.",
+    "Everyone knows that.",
+    "If you must know.",
+    "Now let me nap.",
+    "Was that all?",
+];
 const CAT_CLOSERS: &[&str] = &[
     "*yawns*",
     "*licks paw*",
@@ -100,7 +123,10 @@ pub(super) fn topics() -> Vec<Topic> {
     let kind = KINDS.len();
     for a in 1..=LARGEST {
         for b in 1..=LARGEST {
-            let x = [format!("{} plus {}", NUMBERS[a], NUMBERS[b]), format!("{} and {}", NUMBERS[a], NUMBERS[b])];
+            let x = [
+                format!("{} plus {}", NUMBERS[a], NUMBERS[b]),
+                format!("{} and {}", NUMBERS[a], NUMBERS[b]),
+            ];
             let asks = [
                 format!("What is {}?", x[0]),
                 format!("How much is {}?", x[0]),
@@ -139,7 +165,14 @@ fn fact(kind: usize, asks: &[&str], dog: &[&str], cat: &[&str], x: &str, y: &str
             })
             .collect::<Vec<_>>()
     };
-    Topic { kind, asks: fill(asks), dog: fill(dog), cat: fill(cat), right: vec![y.to_owned()], is_fact: true }
+    Topic {
+        kind,
+        asks: fill(asks),
+        dog: fill(dog),
+        cat: fill(cat),
+        right: vec![y.to_owned()],
+        is_fact: true,
+    }
 }
 
 /// Every question there is, in the order of the topics.
@@ -178,13 +211,17 @@ pub(super) fn unknown(dice: &mut Dice) -> String {
 /// A word that nobody has ever heard.
 fn gibberish(dice: &mut Dice) -> String {
     const ONSETS: &[&str] = &[
-        "b", "bl", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pr", "qu", "r", "s", "sh",
-        "st", "t", "th", "tr", "v", "w", "x", "y", "z", "",
+        "b", "bl", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m",
+        "n", "p", "pr", "qu", "r", "s", "sh", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "",
     ];
     const VOWELS: &[&str] = &["a", "e", "i", "o", "u", "ai", "ea", "ou", "oo", "y", "io"];
-    const CODAS: &[&str] = &["", "n", "r", "s", "t", "l", "m", "ng", "ck", "x", "nd", "st", "ter", "tion", "ing", "ed"];
+    const CODAS: &[&str] = &[
+        "", "n", "r", "s", "t", "l", "m", "ng", "ck", "x", "nd", "st", "ter", "tion", "ing", "ed",
+    ];
     let syllables = 1 + dice.below(3);
-    (0..syllables).map(|_| [dice.pick(ONSETS), dice.pick(VOWELS), dice.pick(CODAS)].concat()).collect()
+    (0..syllables)
+        .map(|_| [dice.pick(ONSETS), dice.pick(VOWELS), dice.pick(CODAS)].concat())
+        .collect()
 }
 
 /// As it is typed by someone in a hurry: small letters, no mark at the end.
@@ -214,15 +251,29 @@ pub(super) fn no_idea(manner: Manner, dice: &mut Dice) -> String {
 fn spoken(body: &str, manner: Manner, is_fact: bool, dice: &mut Dice) -> String {
     let chatty = is_fact && dice.chance(0.4);
     let parts = match manner {
-        Manner::Dog => ["Woof!", if chatty { dice.pick(DOG_OPENERS) } else { "" }, body, "", dice.pick(DOG_CLOSERS)],
-        Manner::Cat => ["Meow.", "", body, if chatty { dice.pick(CAT_REMARKS) } else { "" }, dice.pick(CAT_CLOSERS)],
+        Manner::Dog => [
+            "Woof!",
+            if chatty { dice.pick(DOG_OPENERS) } else { "" },
+            body,
+            "",
+            dice.pick(DOG_CLOSERS),
+        ],
+        Manner::Cat => [
+            "Meow.",
+            "",
+            body,
+            if chatty { dice.pick(CAT_REMARKS) } else { "" },
+            dice.pick(CAT_CLOSERS),
+        ],
     };
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + chars.as_str())
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + chars.as_str())
 }
 
 fn uncapitalized(text: &str) -> String {
@@ -230,5 +281,7 @@ fn uncapitalized(text: &str) -> String {
         return text.to_owned();
     }
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().collect::<String>() + chars.as_str())
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().collect::<String>() + chars.as_str())
 }
