@@ -120,12 +120,10 @@ fn a_broken_model_is_refused() {
           hint: download it again; it may be cut short or be a Git LFS pointer
     "#]],
     );
-    let renamed = String::from_utf8_lossy(&weights[..4096]).into_owned();
-    assert!(renamed.contains("model.norm.weight"), "the header names it");
     let at = weights.windows(17).position(|window| window == b"model.norm.weight").unwrap();
-    let mut missing = weights.clone();
-    missing[at..at + 17].copy_from_slice(b"model.nrom.weight");
-    put(&missing);
+    let mut renamed = weights.clone();
+    renamed[at..at + 17].copy_from_slice(b"model.nrom.weight");
+    put(&renamed);
     check(
         &place,
         "",
@@ -135,6 +133,11 @@ fn a_broken_model_is_refused() {
           hint: config.json and the safetensors belong to different models
     "#]],
     );
+    put(&without_last_tensor(&weights));
+    check(&place, "", 2, expect![[r#"
+        error: 'model' has no tensor model.norm.weight
+          hint: config.json and the safetensors belong to different models, or a shard is missing
+    "#]]);
     put(&weights);
     place.write(
         "model/config.json",
@@ -180,6 +183,23 @@ fn a_broken_model_is_refused() {
           hint: download the model's tokenizer.json too; a slow tokenizer (tokenizer.model) is converted by `AutoTokenizer.from_pretrained(...).save_pretrained(...)`
     "#]],
     );
+}
+
+/// A safetensors file (8 bytes of length, a JSON header, the data) without the tensor whose data is last.
+fn without_last_tensor(bytes: &[u8]) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let start = |tensor: &serde_json::Value| tensor["data_offsets"][0].as_u64().unwrap_or(0);
+    let (last, start) = header
+        .iter()
+        .map(|(name, tensor)| (name.clone(), start(tensor)))
+        .max_by_key(|(_, start)| *start)
+        .unwrap();
+    header.remove(&last);
+    let header = serde_json::to_vec(&header).unwrap();
+    let data = &bytes[8 + length..8 + length + start as usize];
+    [&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat()
 }
 
 #[test]
@@ -235,9 +255,9 @@ fn an_adapter_of_another_model_is_refused() {
         "",
         2,
         expect![[r#"
-        error: base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight in 'start/adapter_model.safetensors' has shape [4, 32], config.json asks for [3, 32]
-          hint: config.json and the safetensors belong to different models
-    "#]],
+            error: base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight in 'start/adapter_model.safetensors' has shape [4, 32], the model and r = 3 of adapter_config.json ask for [3, 32]
+              hint: the two files belong to different adapters, or to another model
+        "#]],
     );
     place.write("start/adapter_config.json", r#"{"peft_type": "LORA", "r": 3, "lora_alpha": 16, "use_dora": true, "target_modules": "all-linear"}"#);
     check(
@@ -305,11 +325,10 @@ fn a_recipe_that_is_wrong_is_refused() {
 fn an_output_that_cannot_be_written_is_refused() {
     let place = Place::new();
     place.write("file", "");
-    let came = place.run("train recipe.toml --set output=file/run");
-    expect!["  hint: choose a folder your user may write to, by --set output=..."]
-        .assert_eq(&place.tidy(came.stderr.lines().last().unwrap_or("")));
-    assert_eq!(came.code, Some(1), "{}", came.stderr);
-    place.write("prompts.jsonl", "{\"prompt\": \"w1\"}\n");
+    check(&place, "--set output=file/run", 1, expect![[r#"
+        error: cannot create output 'file/run': Not a directory (os error 20)
+          hint: choose a folder your user may write to, by --set output=...
+    "#]]);
     fs::create_dir(place.path("full")).unwrap();
     place.write("full/other.txt", "mine");
     check(

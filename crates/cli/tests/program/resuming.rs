@@ -8,7 +8,7 @@ use crate::place::{Place, SFT};
 const RESULT: &str = "adapter/adapter_model.safetensors";
 
 /// A run of some hundred steps, so that there is time to interrupt it.
-const LONG: &str = "train recipe.toml --set train.max_steps=300 --set train.save_every=7 --set train.eval_every=50";
+const LONG: &str = "train recipe.toml --set train.max_steps=200 --set train.save_every=11 --set train.eval_every=50";
 
 fn signal(process: &std::process::Child, name: &str) {
     let sent = Command::new("kill").args([name, &process.id().to_string()]).status().unwrap();
@@ -88,7 +88,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_word() {
     let place = Place::new();
     place.well("train recipe.toml");
     let whole = place.bytes(&format!("run/{RESULT}"));
-    std::fs::remove_dir_all(place.path("run/adapter")).unwrap();
+    std::fs::remove_file(place.path("run/summary.json")).unwrap();
     let path = place.path("run/checkpoint-12/optimizer.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -105,6 +105,28 @@ fn a_damaged_checkpoint_is_passed_over_with_a_word() {
         came.stderr
     );
     assert!(whole == place.bytes(&format!("run/{RESULT}")));
+}
+
+#[test]
+fn a_finished_run_is_not_run_again() {
+    let place = Place::new();
+    let first = place.well("train recipe.toml");
+    let summary = place.bytes("run/summary.json");
+    let again = place.well("train recipe.toml --resume");
+    assert!(
+        again.stderr.contains("is finished: there is nothing to go on with"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(again.stdout, first.stdout);
+    assert!(summary == place.bytes("run/summary.json"));
+    // Stopped between the last checkpoint and the summary, it only writes its end.
+    std::fs::remove_file(place.path("run/summary.json")).unwrap();
+    place.well("train recipe.toml --resume");
+    let (now, then): (serde_json::Value, serde_json::Value) =
+        (place.json("run/summary.json"), serde_json::from_slice(&summary).unwrap());
+    assert_eq!(now["metrics"], then["metrics"]);
+    assert_eq!(now["desirable_after"], then["desirable_after"]);
 }
 
 #[test]
