@@ -3,11 +3,20 @@
 //! ```text
 //! args       what the command line may say        terminal   the two streams, colour and width
 //! train/     a run as somebody watches it         signals    Ctrl-C and its kin
-//! ending     errors, panics, exit codes           words      numbers as people read them
+//! plan       what a run will take                 ending     errors, panics, exit codes
+//! data       what training sees of the data       words      numbers as people read them
+//! eval       metrics of held-out data             merge      an adapter into its model
+//! generate/  one answer, or a conversation        report/    report.html of a run folder
 //! ```
 
 mod args;
+mod data;
 mod ending;
+mod eval;
+mod generate;
+mod merge;
+mod plan;
+mod report;
 mod signals;
 mod terminal;
 mod train;
@@ -23,5 +32,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     ending::run(|| match &arguments.command {
         Command::Train(arguments) => train::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Data(arguments) => data::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Merge(arguments) => merge::run(arguments),
     })
 }

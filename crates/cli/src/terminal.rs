@@ -1,7 +1,7 @@
 //! The two streams: results go to stdout, everything about how they come to be goes to stderr. Colour only where
 //! the stream is a terminal and NO_COLOR is not set, and never as the only bearer of a meaning.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use console::Style;
 
@@ -15,9 +15,9 @@ pub(crate) fn print(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// Whether somebody watches stderr.
-pub(crate) fn is_watched() -> bool {
-    io::stderr().is_terminal()
+/// A value as indented JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
 /// A style for stderr.
@@ -32,7 +32,16 @@ pub(crate) fn on_stdout() -> Style {
 
 /// Columns of the terminal that stdout is shown in, as far as it is known.
 pub(crate) fn width() -> usize {
-    let known = console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    columns(&console::Term::stdout())
+}
+
+/// The same of stderr.
+pub(crate) fn stderr_width() -> usize {
+    columns(&console::Term::stderr())
+}
+
+fn columns(terminal: &console::Term) -> usize {
+    let known = terminal.size_checked().map(|(_, columns)| usize::from(columns));
     let written = || std::env::var("COLUMNS").ok()?.parse().ok();
-    known.or_else(written).unwrap_or(100).clamp(40, 160)
+    known.or_else(written).unwrap_or(100).clamp(40, 140)
 }

@@ -16,7 +16,7 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
 
 /// Keys of `adapter_config.json` that change what is computed, with the values Prospect computes.
-const PLAIN: [(&str, &[&str]); 16] = [
+const PLAIN: [(&str, &[&str]); 20] = [
     ("peft_type", &["\"LORA\""]),
     ("bias", &["\"none\""]),
     ("use_dora", &["false"]),
@@ -33,6 +33,11 @@ const PLAIN: [(&str, &[&str]); 16] = [
     ("use_qalora", &["false", "null"]),
     ("use_bdlora", &["false", "null"]),
     ("alora_invocation_tokens", &["null"]),
+    ("arrow_config", &["null"]),
+    ("kasa_config", &["null"]),
+    ("monteclora_config", &["null"]),
+    // The others (pissa, olora, corda, loftq, ...) change the base's weights as well.
+    ("init_lora_weights", &["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""]),
 ];
 
 /// Reads `adapter_config.json` of an adapter folder.
@@ -79,11 +84,31 @@ pub fn read_config(folder: &Path) -> Result<LoraConfig> {
             "r is a whole number from 1 to 65536, lora_alpha a number",
         ));
     };
+    let use_rslora = match fields.get("use_rslora") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(flag)) => *flag,
+        Some(other) => {
+            return Err(wrong(
+                format!("use_rslora = {other} is neither true nor false"),
+                "write the adapter again with PEFT or Prospect",
+            ));
+        }
+    };
+    let lora_dropout = match (fields.get("lora_dropout"), number("lora_dropout")) {
+        (None, _) => 0.0,
+        (Some(_), Some(dropout)) if (0.0..1.0).contains(&dropout) => dropout,
+        (Some(other), _) => {
+            return Err(wrong(
+                format!("lora_dropout = {other} is no share of inputs"),
+                "it is a number from 0 to below 1",
+            ));
+        }
+    };
     Ok(LoraConfig {
         r: r as usize,
         lora_alpha,
-        use_rslora: fields.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-        lora_dropout: number("lora_dropout").unwrap_or(0.0),
+        use_rslora,
+        lora_dropout,
         target_modules: targets(&fields).ok_or_else(|| {
             wrong(
                 "target_modules is neither a list of names nor \"all-linear\"".to_owned(),
@@ -115,7 +140,12 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
     for (name, tensor) in adapter.tensors_mut() {
         let in_state_dict = name.replace(".weight", ".default.weight");
         let name = if checkpoint.get(&name).is_some() { name } else { in_state_dict };
-        let stored = checkpoint.expect(&name, &[tensor.rows(), tensor.cols()])?;
+        let stored =
+            checkpoint.expect(&name, &[tensor.rows(), tensor.cols()]).map_err(|error| Error {
+                hint: "the adapter belongs to another model, or to another adapter_config.json"
+                    .to_owned(),
+                ..error
+            })?;
         if !device.is_plan() {
             stored.to_f32(&name, tensor.as_mut_slice())?;
         }
@@ -179,3 +209,6 @@ pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
 fn whole_where_it_is(alpha: f64) -> Value {
     if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }
+
+#[cfg(test)]
+mod tests;

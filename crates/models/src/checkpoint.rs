@@ -44,10 +44,11 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Checkpoint> {
         let (single, index) =
             (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
-        let paths = if index.exists() {
-            shards(folder, &index)?
-        } else if single.exists() {
+        // Where a folder has both, transformers takes the single file.
+        let paths = if single.exists() {
             vec![single]
+        } else if index.exists() {
+            shards(folder, &index)?
         } else {
             return Err(Error::input(
                 format!(
@@ -140,7 +141,7 @@ impl Checkpoint {
         if stored.shape != shape {
             return Err(Error::input(
                 format!(
-                    "{name} in '{}' has shape {:?}, config.json asks for {shape:?}",
+                    "{name} in '{}' has shape {:?}, expected {shape:?}",
                     stored.file.display(),
                     stored.shape
                 ),
@@ -203,3 +204,6 @@ fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
     names.dedup();
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
+
+#[cfg(test)]
+mod tests;

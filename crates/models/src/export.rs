@@ -1,4 +1,5 @@
-//! Writing safetensors tensor by tensor, so that never more than one of them is in memory twice.
+//! Writing safetensors tensor by tensor, so that never more than one of them is in memory twice: one file, or
+//! shards with an index as Hugging Face names them.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::error::Result;
 pub struct Entry<'a> {
     /// The tensor's name.
     pub name: String,
-    /// `F32`, `BF16` or `U8`.
+    /// `F32`, `BF16`, `F16` or `U8`.
     pub dtype: &'static str,
     /// Rows, columns, ...
     pub shape: Vec<usize>,
@@ -99,5 +100,38 @@ pub fn write_safetensors(path: &Path, entries: &[Entry<'_>]) -> Result<()> {
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+/// The largest shard of a model; a tensor that is larger alone has a shard of its own.
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
+/// Writes `model.safetensors`, or, for more than `max_shard_bytes`, shards and then the index that names them.
+pub fn write_model(folder: &Path, entries: &[Entry<'_>], max_shard_bytes: usize) -> Result<()> {
+    let mut ends = Vec::new();
+    let mut bytes = 0;
+    for (i, entry) in entries.iter().enumerate() {
+        if bytes > 0 && bytes + entry.len() > max_shard_bytes {
+            ends.push(i);
+            bytes = 0;
+        }
+        bytes += entry.len();
+    }
+    ends.push(entries.len());
+    if ends.len() == 1 {
+        return write_safetensors(&folder.join("model.safetensors"), entries);
+    }
+    let mut weight_map = Map::new();
+    let mut start = 0;
+    for (shard, end) in ends.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", shard + 1, ends.len());
+        let entries = &entries[start..*end];
+        write_safetensors(&folder.join(&name), entries)?;
+        weight_map.extend(entries.iter().map(|entry| (entry.name.clone(), json!(name))));
+        start = *end;
+    }
+    let total_size: usize = entries.iter().map(Entry::len).sum();
+    let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});
+    files::write_json(&folder.join("model.safetensors.index.json"), &index)?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A step of generation is an attention segment of one query whose parent is all of the sequence so far, so the
 //! blocks that train are the blocks that write.
 
+use data::Tokenizer;
 use engine::device::Device;
 use engine::dtype::DType;
 use engine::memory::arena::Category;
@@ -11,6 +12,7 @@ use engine::ops::embedding;
 use engine::random::Stream;
 use engine::tensor::{Tensor, View};
 
+use crate::config::ModelConfig;
 use crate::decoder::{self, Model, Pass, RowGroup};
 use crate::error::{Error, Result};
 use crate::head;
@@ -74,6 +76,13 @@ pub struct Request<'a> {
     pub stop: &'a [u32],
 }
 
+/// The tokens that end an answer: those the model names, and its tokenizer's.
+pub fn stop_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut stop = config.eos_token_ids.clone();
+    stop.extend(tokenizer.eos_token_id());
+    stop
+}
+
 /// Sequences that are written at the same time.
 const BATCH: usize = 32;
 
@@ -93,7 +102,7 @@ pub fn generate(
                 "give the model at least one token to go on from",
             ));
         }
-        if prompt.len() + request.max_new_tokens > positions {
+        if prompt.len().saturating_add(request.max_new_tokens) > positions {
             return Err(Error::input(
                 format!(
                     "a prompt of {} tokens and {} new ones exceed {positions} positions",

@@ -22,3 +22,6 @@ pub mod generate;
 
 pub mod export;
 pub mod merge;
+
+#[cfg(test)]
+mod testing;

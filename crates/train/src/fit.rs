@@ -8,6 +8,7 @@ use models::decoder::Keep;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::event::Metrics;
 use crate::inputs::Inputs;
 use crate::session::Session;
 
@@ -85,9 +86,37 @@ pub fn tokens(packed: &data::PackedStep) -> usize {
     packed.groups.iter().flat_map(|group| &group.examples).map(|example| example.tokens).sum()
 }
 
+/// What [`search`] found.
+pub enum Found {
+    /// The fastest policy that fits.
+    Fits(Fit),
+    /// None fits: the one that takes least, and what may be taken.
+    TooLarge {
+        /// What the run takes at the least.
+        least: Simulation,
+        /// What it may take.
+        limit: u64,
+    },
+}
+
+/// The fastest policy that fits the memory, or an error that says how much is missing.
+pub fn fit(inputs: &Inputs) -> Result<Fit> {
+    match search(inputs)? {
+        Found::Fits(fit) => Ok(fit),
+        Found::TooLarge { least, limit } => Err(Error::machine(
+            format!(
+                "this run needs {} at the least, {} is allowed",
+                bytes(least.peak_bytes as u64),
+                bytes(limit)
+            ),
+            "`prospect plan` with this recipe names the smallest changes that fit",
+        )),
+    }
+}
+
 /// The fastest policy that fits the memory: everything kept; else as many blocks as fit keep everything; else
 /// smaller passes.
-pub fn fit(inputs: &Inputs) -> Result<Fit> {
+pub fn search(inputs: &Inputs) -> Result<Found> {
     let limit = limit(inputs);
     let fits =
         |simulation: &Simulation| limit.is_none_or(|limit| simulation.peak_bytes as u64 <= limit);
@@ -105,7 +134,7 @@ pub fn fit(inputs: &Inputs) -> Result<Fit> {
                     format!("{token_budget} tokens in one pass, everything backward reads is kept")
                 }
             };
-            return Ok(Fit { simulation: all, limit, reason });
+            return Ok(Found::Fits(Fit { simulation: all, limit, reason }));
         }
         let mut least = simulate(inputs, Policy { token_budget, kept_layers: 0 })?;
         if fits(&least) {
@@ -124,25 +153,45 @@ pub fn fit(inputs: &Inputs) -> Result<Fit> {
                 "{token_budget} tokens in one pass; {low} of {layers} blocks keep what backward reads, the others compute it again: keeping all would take {}",
                 bytes(all.peak_bytes as u64)
             );
-            return Ok(Fit { simulation: least, limit, reason });
+            return Ok(Found::Fits(Fit { simulation: least, limit, reason }));
         }
         if written.is_some() || token_budget <= SMALLEST_BUDGET {
-            let hint = match written {
-                Some(_) => "lower token_budget or remove it, lower max_length, or take model.quantization = \"nf4\"".to_owned(),
-                None => "lower data.max_length or adapter.r, or take model.quantization = \"nf4\" or dtype = \"bf16\"".to_owned(),
-            };
+            return Ok(Found::TooLarge { least, limit: limit.unwrap_or(0) });
+        }
+        token_budget = (token_budget / 2).max(SMALLEST_BUDGET);
+    }
+}
+
+/// Loads the model as the recipe starts it and measures the held-out data, in passes small enough for the memory.
+pub fn evaluate(inputs: &Inputs) -> Result<Metrics> {
+    let limit = limit(inputs);
+    let mut token_budget = inputs.recipe.train.token_budget.unwrap_or(EVALUATION_BUDGET);
+    loop {
+        let policy = Policy { token_budget, kept_layers: 0 };
+        let plan = Device::plan();
+        Session::open(&plan, inputs, &policy)?.evaluate()?;
+        let peak = plan.peak_bytes();
+        if limit.is_none_or(|limit| peak as u64 <= limit) {
+            let device = Device::cpu(peak)?;
+            let metrics = Session::open(&device, inputs, &policy)?.evaluate()?;
+            return Ok(metrics.unwrap_or_default());
+        }
+        if token_budget <= SMALLEST_BUDGET {
             return Err(Error::machine(
                 format!(
-                    "this run needs {} at the least, {} is allowed",
-                    bytes(least.peak_bytes as u64),
+                    "measuring needs {} at the least, {} is allowed",
+                    bytes(peak as u64),
                     bytes(limit.unwrap_or(0))
                 ),
-                hint,
+                "lower data.max_length, or take model.quantization = \"nf4\" or dtype = \"bf16\"",
             ));
         }
         token_budget = (token_budget / 2).max(SMALLEST_BUDGET);
     }
 }
+
+/// Tokens of a pass without gradient: enough that all cores have work.
+const EVALUATION_BUDGET: usize = 4096;
 
 /// Passes are not made smaller than this: a single example is longer as a rule.
 const SMALLEST_BUDGET: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use data::template::Moment;
+pub use data::template::Moment;
 use data::{Batching, DataOptions, Dataset, Form, Order, Report, Tokenizer};
 use models::adapter;
 use models::checkpoint::Checkpoint;

@@ -112,7 +112,7 @@ fn plan(inputs: &Inputs, folder: &Folder, resume: bool) -> Result<Fit> {
 }
 
 /// What may spoil the result, before anything is computed.
-fn warnings(inputs: &Inputs) -> Vec<String> {
+pub fn warnings(inputs: &Inputs) -> Vec<String> {
     let mut all = inputs.report.warnings();
     let objective = &inputs.recipe.objective;
     if objective.name.needs_kl()

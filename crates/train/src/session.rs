@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
                 ..Sampling::GREEDY
             },
             max_new_tokens: prompts.max_new_tokens,
-            stop: &stop_tokens(self.inputs),
+            stop: &generate::stop_tokens(&self.inputs.config, &self.inputs.tokenizer),
         };
         let (model, adapter) = (&self.learner.model, self.learner.policy());
         let written = generate::generate(model, adapter, &prompts.ids(), &request, |_, _| {})?;
@@ -112,11 +112,4 @@ impl<'a> Session<'a> {
         };
         written.into_iter().map(decode).collect::<Result<Vec<_>>>().map(Some)
     }
-}
-
-/// The tokens that end an answer: the model's, or its tokenizer's.
-fn stop_tokens(inputs: &Inputs) -> Vec<u32> {
-    let mut stop = inputs.config.eos_token_ids.clone();
-    stop.extend(inputs.tokenizer.eos_token_id());
-    stop
 }

@@ -1,20 +1,26 @@
 //! `prospect train`: a run as somebody watches it.
 //!
 //! ```text
-//! shown     every event in words        live    the display on a terminal
-//! ending    before and after, the counts, what to try next
+//! shown        every event in words        live    the display on a terminal
+//! conclusion   before and after, the counts, what to try next
 //! ```
 
 mod conclusion;
+mod live;
 mod shown;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use ::train::error::{Error, Result};
+use ::train::event::Event;
 use ::train::recipe::Recipe;
 use ::train::run::{self, Ending};
 use ::train::{folder, recipe};
 
 use crate::args;
 use crate::ending::Done;
+use crate::report;
 use crate::signals::Signals;
 use crate::terminal;
 use shown::Shown;
@@ -25,13 +31,19 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
     let recipe = folder::settle(recipe, arguments.resume);
     use_threads(&recipe.train)?;
-    let mut shown = Shown::new(&recipe);
-    let ending =
-        run::run(recipe.clone(), arguments.resume, &signals.stop, &mut |event| shown.tell(event))?;
+    let mut shown = Shown::new(&recipe, Arc::clone(&signals.stop));
+    let mut reporter = Reporter::new(&recipe.output);
+    let ending = run::run(recipe.clone(), arguments.resume, &signals.stop, &mut |event| {
+        let now = reporter.is_due(&event);
+        shown.tell(event);
+        if now && let Err(error) = report::write(reporter.folder) {
+            shown.tell(Event::Warning(error.to_string()));
+        }
+    })?;
     shown.close();
     match ending {
         Ending::Finished(summary) => {
-            conclusion::conclude(&recipe, &summary, shown.judgement());
+            conclusion::conclude(&recipe, &arguments.recipe.recipe, &summary, shown.judgement());
             Ok(Done::Well)
         }
         Ending::Stopped { step, checkpoint } => {
@@ -40,6 +52,35 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
                 checkpoint.display()
             ));
             Ok(Done::Stopped { signal: signals.signal() })
+        }
+    }
+}
+
+/// When the report is written: with every checkpoint and evaluation, and at the end.
+struct Reporter<'a> {
+    folder: &'a Path,
+    /// An evaluation is not in metrics.jsonl yet when it is told of.
+    evaluated: bool,
+}
+
+impl Reporter<'_> {
+    fn new(folder: &Path) -> Reporter<'_> {
+        Reporter { folder, evaluated: false }
+    }
+
+    /// Whether it is time.
+    fn is_due(&mut self, event: &Event<'_>) -> bool {
+        match event {
+            Event::Evaluated { .. } => {
+                self.evaluated = true;
+                false
+            }
+            Event::Step(_) => std::mem::take(&mut self.evaluated),
+            Event::Saved { .. } | Event::Finished(_) => {
+                self.evaluated = false;
+                true
+            }
+            _ => false,
         }
     }
 }

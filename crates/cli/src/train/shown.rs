@@ -1,5 +1,7 @@
 //! Every event of a run in words.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ::train::event::{Event, Judgement, Metrics, StepReport};
@@ -8,6 +10,7 @@ use ::train::recipe::Recipe;
 use data::Report;
 use engine::memory::arena::Category;
 
+use super::live::Live;
 use crate::terminal::{on_stderr, say};
 use crate::words::{clock, count, number, things};
 
@@ -19,20 +22,41 @@ pub(crate) struct Shown {
     began: Option<(Instant, usize)>,
     /// Tokens and seconds since the last line.
     since: (usize, f64),
+    planned_bytes: usize,
+    /// On a terminal.
+    live: Option<Live>,
+    /// The last step's line, and the last evaluation's: they stay when the display goes.
+    last: (String, String),
+    stop: Arc<AtomicBool>,
+    stopping: bool,
 }
 
 impl Shown {
     /// Nothing yet.
-    pub(crate) fn new(recipe: &Recipe) -> Shown {
-        Shown { log_every: recipe.train.log_every, judgement: None, began: None, since: (0, 0.0) }
+    pub(crate) fn new(recipe: &Recipe, stop: Arc<AtomicBool>) -> Shown {
+        Shown {
+            log_every: recipe.train.log_every,
+            judgement: None,
+            began: None,
+            since: (0, 0.0),
+            planned_bytes: 0,
+            live: None,
+            last: Default::default(),
+            stop,
+            stopping: false,
+        }
     }
 
     /// Shows an event.
     pub(crate) fn tell(&mut self, event: Event<'_>) {
+        if !self.stopping && self.stop.load(Ordering::Relaxed) {
+            self.stopping = true;
+            self.stay("stopping after this step; a second signal stops at once");
+        }
         match event {
             Event::Note(text) => self.line(&text),
             Event::Warning(text) => {
-                self.line(&format!("{} {text}", on_stderr().yellow().bold().apply_to("warning:")));
+                self.stay(&format!("{} {text}", on_stderr().yellow().bold().apply_to("warning:")));
             }
             Event::Data { train, eval } => {
                 self.line(&data_line("data", train));
@@ -40,13 +64,17 @@ impl Shown {
                     self.line(&data_line("held-out data", eval));
                 }
             }
-            Event::Planned(fit) => plan_lines(fit).iter().for_each(|line| self.line(line)),
+            Event::Planned(fit) => {
+                self.planned_bytes = fit.simulation.peak_bytes;
+                plan_lines(fit).iter().for_each(|line| self.line(line));
+            }
             Event::Started { steps, from } => {
                 self.began = Some((Instant::now(), from));
                 self.line(&match from {
                     0 => format!("training: {}", things(steps, "step")),
                     _ => format!("training: {}, {from} of them done", things(steps, "step")),
                 });
+                self.live = Live::open(steps, from, self.planned_bytes);
             }
             Event::Step(report) => self.step(report),
             Event::Evaluated { step, metrics } => {
@@ -63,8 +91,14 @@ impl Shown {
         }
     }
 
-    /// The run is over.
-    pub(crate) fn close(&mut self) {}
+    /// Ends the display; what it said last stays.
+    pub(crate) fn close(&mut self) {
+        if self.live.take().is_some() {
+            for line in [&self.last.0, &self.last.1].into_iter().filter(|line| !line.is_empty()) {
+                say(line);
+            }
+        }
+    }
 
     /// Answers before and after, if there are some.
     pub(crate) fn judgement(&self) -> Option<&Judgement> {
@@ -72,24 +106,31 @@ impl Shown {
     }
 
     fn step(&mut self, report: &StepReport) {
+        let left = self.left(report);
+        if let Some(live) = &mut self.live {
+            let gone = self.began.map_or(0.0, |(began, _)| began.elapsed().as_secs_f64());
+            live.step(report, gone, left);
+        }
         self.since = (self.since.0 + report.tokens, self.since.1 + report.seconds);
-        if !report.step.is_multiple_of(self.log_every)
-            && report.step != 1
-            && report.step != report.steps
-        {
+        let shown = report.step.is_multiple_of(self.log_every) || report.step == 1;
+        if !shown && report.step != report.steps {
             return;
         }
         let (tokens, seconds) = std::mem::take(&mut self.since);
         let width = report.steps.to_string().len();
-        self.line(&format!(
+        let line = format!(
             "step {:>width$}/{}  {}  {} tokens/s  {}{}",
             report.step,
             report.steps,
             measured(&report.metrics, ""),
             count((tokens as f64 / seconds.max(1e-9)) as usize),
             fit::bytes(report.peak_bytes as u64),
-            self.left(report).map_or_else(String::new, |left| format!("  {} left", clock(left))),
-        ));
+            left.map_or_else(String::new, |left| format!("  {} left", clock(left))),
+        );
+        if self.live.is_none() {
+            say(&line);
+        }
+        self.last.0 = line;
     }
 
     /// Seconds until the last step is done.
@@ -100,8 +141,20 @@ impl Shown {
         (done > 0 && rest > 0).then(|| began.elapsed().as_secs_f64() / done as f64 * rest as f64)
     }
 
-    fn line(&self, text: &str) {
-        say(text);
+    /// A line that may go once others have come.
+    fn line(&mut self, text: &str) {
+        match &mut self.live {
+            Some(live) => live.note(text),
+            None => say(text),
+        }
+    }
+
+    /// A line that stays.
+    fn stay(&self, text: &str) {
+        match &self.live {
+            Some(live) => live.stay(text),
+            None => say(text),
+        }
     }
 }
 

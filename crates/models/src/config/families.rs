@@ -16,9 +16,16 @@ pub(super) struct Family {
     pub(super) window: Window,
     /// `head_dim` where config.json has none; else hidden_size / num_attention_heads.
     pub(super) head_dim: Option<usize>,
-    /// `tie_word_embeddings` where config.json has none.
-    pub(super) tied: bool,
+    /// `num_key_value_heads` where config.json lacks the key; else, and where it is null, num_attention_heads.
+    pub(super) num_key_value_heads: Option<usize>,
+    /// `max_position_embeddings` where config.json lacks it.
+    pub(super) max_position_embeddings: usize,
+    /// `eos_token_id` where config.json lacks the key.
+    pub(super) eos_token_id: Option<u32>,
 }
+
+/// `sliding_window` where config.json lacks the key, in every family that has windows.
+pub(super) const SLIDING_WINDOW: usize = 4096;
 
 pub(super) enum Bias {
     Always,
@@ -39,7 +46,7 @@ pub(super) enum Window {
 /// The model types that are known, for messages.
 pub const SUPPORTED: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
-/// Every family, as transformers 5.23's modeling files have them.
+/// Every family, as transformers 5.23's modeling and configuration files have them.
 pub(super) const FAMILIES: [Family; 4] = [
     Family {
         model_type: "llama",
@@ -49,7 +56,9 @@ pub(super) const FAMILIES: [Family; 4] = [
         qk_norm: false,
         window: Window::Never,
         head_dim: None,
-        tied: false,
+        num_key_value_heads: None,
+        max_position_embeddings: 2048,
+        eos_token_id: Some(2),
     },
     Family {
         model_type: "mistral",
@@ -59,7 +68,9 @@ pub(super) const FAMILIES: [Family; 4] = [
         qk_norm: false,
         window: Window::Always,
         head_dim: None,
-        tied: false,
+        num_key_value_heads: Some(8),
+        max_position_embeddings: 131_072,
+        eos_token_id: Some(2),
     },
     Family {
         model_type: "qwen2",
@@ -69,7 +80,9 @@ pub(super) const FAMILIES: [Family; 4] = [
         qk_norm: false,
         window: Window::UpperLayers,
         head_dim: None,
-        tied: false,
+        num_key_value_heads: Some(32),
+        max_position_embeddings: 32_768,
+        eos_token_id: None,
     },
     Family {
         model_type: "qwen3",
@@ -79,6 +92,8 @@ pub(super) const FAMILIES: [Family; 4] = [
         qk_norm: true,
         window: Window::UpperLayers,
         head_dim: Some(128),
-        tied: false,
+        num_key_value_heads: Some(32),
+        max_position_embeddings: 32_768,
+        eos_token_id: None,
     },
 ];

@@ -6,12 +6,16 @@ use data::files;
 use engine::ops::gated_mlp::Activation;
 use serde_json::{Map, Value};
 
-use super::families::{Bias, FAMILIES, Family, SUPPORTED, Window};
+use super::families::{Bias, FAMILIES, Family, SLIDING_WINDOW, SUPPORTED, Window};
 use super::{ModelConfig, Rope, RopeScaling};
 use crate::error::{Error, Result};
 
-/// The largest size a field may have: no model is near it, and products of two of them fit a usize.
-const MAX: u64 = 1 << 26;
+/// The largest size a field may have: no model is near it.
+const MAX: u64 = 1 << 24;
+/// The most blocks a model may have.
+const MAX_LAYERS: usize = 1 << 12;
+/// The most bytes a model may have in f32: sizes of tensors and sums of them fit a usize.
+const MAX_BYTES: f64 = (1u64 << 52) as f64;
 
 /// `config.json` with its path, for messages.
 struct Source {
@@ -61,34 +65,44 @@ impl Source {
         let hidden_size = self.size("hidden_size")?;
         let num_attention_heads = self.size("num_attention_heads")?;
         let num_hidden_layers = self.size("num_hidden_layers")?;
+        if num_hidden_layers > MAX_LAYERS {
+            let text = format!("num_hidden_layers = {num_hidden_layers} is above {MAX_LAYERS}");
+            return Err(self.wrong(text, "download config.json again"));
+        }
         let head_dim = match (self.optional_size("head_dim")?, family.head_dim) {
             (Some(head_dim), _) | (None, Some(head_dim)) => head_dim,
             (None, None) => hidden_size / num_attention_heads,
         };
-        let max_position_embeddings =
-            self.optional_size("max_position_embeddings")?.unwrap_or(2048);
+        let max_position_embeddings = self
+            .optional_size("max_position_embeddings")?
+            .unwrap_or(family.max_position_embeddings);
         let config = ModelConfig {
             model_type: family.model_type.to_owned(),
             hidden_size,
             intermediate_size: self.size("intermediate_size")?,
             num_hidden_layers,
             num_attention_heads,
-            num_key_value_heads: self
-                .optional_size("num_key_value_heads")?
-                .unwrap_or(num_attention_heads),
+            num_key_value_heads: match self.optional_size("num_key_value_heads")? {
+                None if self.lacks("num_key_value_heads") => family.num_key_value_heads,
+                heads => heads,
+            }
+            .unwrap_or(num_attention_heads),
             head_dim,
             vocab_size: self.size("vocab_size")?,
             rms_norm_eps: self.number("rms_norm_eps", 1e-6)? as f32,
             rope: self.rope(max_position_embeddings)?,
             max_position_embeddings,
-            tie_word_embeddings: self.flag("tie_word_embeddings", family.tied)?,
+            tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
             qkv_bias: self.bias(&family.qkv_bias)?,
             o_bias: self.bias(&family.o_bias)?,
             mlp_bias: self.bias(&family.mlp_bias)?,
             qk_norm: family.qk_norm,
             windows: self.windows(family, num_hidden_layers)?,
             activation: self.activation()?,
-            eos_token_ids: self.token_ids("eos_token_id")?,
+            eos_token_ids: match family.eos_token_id {
+                Some(id) if self.lacks("eos_token_id") => vec![id],
+                _ => self.token_ids("eos_token_id")?,
+            },
         };
         self.check(&config)?;
         Ok(config)
@@ -113,14 +127,44 @@ impl Source {
                 "the rotary embedding turns pairs, so a head has an even number of elements",
             ));
         }
-        for (key, value) in [("attention_dropout", 0.0), ("pretraining_tp", 1.0)] {
-            // Neither changes what Prospect computes at these values; at others it would.
+        let ModelConfig { hidden_size, intermediate_size, vocab_size, num_hidden_layers, .. } =
+            *config;
+        let float = |size: usize| size as f64;
+        let layer = 4.0 * float(heads) * float(head_dim) + 3.0 * float(intermediate_size);
+        let bytes =
+            4.0 * float(hidden_size) * (layer * float(num_hidden_layers) + 2.0 * float(vocab_size));
+        if bytes > MAX_BYTES {
+            let text = format!("its sizes make a model of {bytes:.1e} bytes");
+            return Err(self.wrong(text, "download config.json again"));
+        }
+        for (key, value) in
+            [("attention_dropout", 0.0), ("pretraining_tp", 1.0), ("partial_rotary_factor", 1.0)]
+        {
+            // None of them changes what Prospect computes at these values; at others it would.
             if self.number(key, value)? != value {
                 let text = format!("{key} = {} is not supported", self.fields[key]);
                 return Err(self.wrong(text, format!("Prospect computes with {key} = {value}")));
             }
         }
-        Ok(())
+        self.check_quantization()
+    }
+
+    /// The tensors of a 4-bit checkpoint say themselves how they are stored; of other methods the names alone
+    /// would be understood.
+    fn check_quantization(&self) -> Result<()> {
+        let Some(Value::Object(quantization)) = self.fields.get("quantization_config") else {
+            return Ok(());
+        };
+        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("?");
+        let text = match (method, quantization.get("load_in_8bit")) {
+            ("bitsandbytes", Some(Value::Bool(true))) => "bitsandbytes in 8 bits",
+            ("bitsandbytes", _) => return Ok(()),
+            (method, _) => method,
+        };
+        Err(self.wrong(
+            format!("the weights are quantized by {text}"),
+            "Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = \"nf4\" quantizes on load",
+        ))
     }
 
     fn family(&self) -> Result<&'static Family> {
@@ -155,6 +199,13 @@ impl Source {
             None => table("rope_scaling")?.unwrap_or(&nothing),
         };
         let within = Source { path: self.path.clone(), fields: parameters.clone() };
+        if within.number("partial_rotary_factor", 1.0)? != 1.0 {
+            let text = format!(
+                "partial_rotary_factor = {} is not supported",
+                parameters["partial_rotary_factor"]
+            );
+            return Err(self.wrong(text, "Prospect computes with partial_rotary_factor = 1"));
+        }
         let theta = within.number("rope_theta", self.number("rope_theta", 10_000.0)?)?;
         let kind = ["rope_type", "type"]
             .iter()
@@ -189,7 +240,10 @@ impl Source {
     }
 
     fn windows(&self, family: &Family, layers: usize) -> Result<Vec<Option<usize>>> {
-        let window = self.optional_size("sliding_window")?;
+        let window = match self.optional_size("sliding_window")? {
+            None if self.lacks("sliding_window") => Some(SLIDING_WINDOW),
+            window => window,
+        };
         let sliding: Vec<bool> = match family.window {
             Window::Never => vec![false; layers],
             Window::Always => vec![true; layers],
@@ -224,6 +278,11 @@ impl Source {
                 "Prospect knows silu and gelu_pytorch_tanh",
             )),
         }
+    }
+
+    /// True where the key is missing; a null is an answer of its own.
+    fn lacks(&self, key: &str) -> bool {
+        !self.fields.contains_key(key)
     }
 
     fn bias(&self, bias: &Bias) -> Result<bool> {

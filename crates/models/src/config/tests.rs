@@ -7,7 +7,7 @@ use super::*;
 
 fn base() -> Value {
     json!({"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "vocab_size": 100})
+        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 100})
 }
 
 fn read(changes: Value) -> Result<ModelConfig> {
@@ -130,14 +130,44 @@ fn what_would_change_the_mathematics_is_refused() {
     refused(
         json!({"hidden_size": -1}),
         expect![[r#"
-        config.json: hidden_size = -1 is not a size from 1 to 67108864
+        config.json: hidden_size = -1 is not a size from 1 to 16777216
           hint: download config.json again"#]],
     );
     refused(
-        json!({"vocab_size": 1e300}),
+        json!({"vocab_size": 1.5}),
         expect![[r#"
-        config.json: vocab_size = 1e300 is not a size from 1 to 67108864
+        config.json: vocab_size = 1.5 is not a size from 1 to 16777216
           hint: download config.json again"#]],
+    );
+    refused(
+        json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+        expect![[r#"
+        config.json: partial_rotary_factor = 0.5 is not supported
+          hint: Prospect computes with partial_rotary_factor = 1"#]],
+    );
+    refused(
+        json!({"num_hidden_layers": 10_000_000}),
+        expect![[r#"
+        config.json: num_hidden_layers = 10000000 is above 4096
+          hint: download config.json again"#]],
+    );
+    refused(
+        json!({"hidden_size": 1 << 24, "num_attention_heads": 1 << 20, "num_key_value_heads": 1 << 20}),
+        expect![[r#"
+        config.json: its sizes make a model of 1.4e16 bytes
+          hint: download config.json again"#]],
+    );
+    refused(
+        json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        expect![[r#"
+        config.json: the weights are quantized by gptq
+          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
+    );
+    refused(
+        json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": true}}),
+        expect![[r#"
+        config.json: the weights are quantized by bitsandbytes in 8 bits
+          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
     );
     refused(
         json!({"pretraining_tp": 2}),
@@ -145,4 +175,43 @@ fn what_would_change_the_mathematics_is_refused() {
         config.json: pretraining_tp = 2 is not supported
           hint: Prospect computes with pretraining_tp = 1"#]],
     );
+}
+
+#[test]
+fn a_missing_key_means_what_the_familys_code_says_and_null_means_none() {
+    let heads = json!({"num_attention_heads": 32, "hidden_size": 256});
+    let defaults = |model_type: &str| {
+        let mut config = base();
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(heads.as_object().unwrap().clone());
+        fields.remove("num_key_value_heads");
+        fields.insert("model_type".to_owned(), json!(model_type));
+        fields.insert("use_sliding_window".to_owned(), json!(true));
+        fields.insert("max_window_layers".to_owned(), json!(2));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        ModelConfig::load(folder.path()).unwrap()
+    };
+    let llama = defaults("llama");
+    assert_eq!((llama.num_key_value_heads, llama.max_position_embeddings), (32, 2048));
+    assert_eq!(llama.eos_token_ids, [2]);
+    let mistral = defaults("mistral");
+    assert_eq!((mistral.num_key_value_heads, mistral.windows[0]), (8, Some(4096)));
+    let qwen2 = defaults("qwen2");
+    assert_eq!((qwen2.num_key_value_heads, qwen2.max_position_embeddings), (32, 32_768));
+    assert_eq!(qwen2.windows, [None, None, Some(4096)]);
+    assert!(qwen2.eos_token_ids.is_empty());
+    let null = read(json!({"eos_token_id": null, "num_key_value_heads": null})).unwrap();
+    assert_eq!((null.eos_token_ids, null.num_key_value_heads), (vec![], 4));
+}
+
+#[test]
+fn the_generation_config_has_the_last_word_on_what_ends_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), base().to_string()).unwrap();
+    let path = folder.path().join("generation_config.json");
+    for (text, ids) in [("{}", vec![2]), (r#"{"eos_token_id": [5, 7]}"#, vec![5, 7])] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(ModelConfig::load(folder.path()).unwrap().eos_token_ids, ids);
+    }
 }

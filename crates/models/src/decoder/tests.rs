@@ -1,1 +1,5 @@
-//! Tests.
+//! The decoder against transformers, finite differences, and itself run one sequence at a time.
+
+mod gradients;
+mod packing;
+mod parity;

@@ -58,6 +58,7 @@ pub fn load(
 ) -> Result<Weights> {
     if let Some(checkpoint) = checkpoint {
         refuse_unknown_tensors(config, checkpoint)?;
+        refuse_two_heads(config, checkpoint)?;
     }
     // The widest linear layer passes through f32 while it is quantized; the buffer is taken once.
     let widest =
@@ -98,7 +99,7 @@ pub fn load(
         for (linear, weight) in Linear::ALL.into_iter().zip(&mut layer.linears) {
             let Weight::Nf4(quantized) = weight else { continue };
             let name = format!("model.layers.{i}.{}.weight", linear.path());
-            fill_quantized(device, checkpoint, &name, quantized, staging.as_mut())?;
+            fill_quantized(device, checkpoint, &name, quantized, storage, staging.as_mut())?;
         }
     }
     for (name, tensor) in weights.tensors_mut() {
@@ -189,11 +190,8 @@ fn stored_state(
             "bitsandbytes knows powers of two from 32 to 4096",
         );
     }
-    if state.nested_blocksize.is_some_and(|size| size != NESTED_BLOCK_SIZE) {
-        return wrong(
-            format!("has nested blocks of {:?}", state.nested_blocksize),
-            "bitsandbytes writes 256",
-        );
+    if let Some(size) = state.nested_blocksize.filter(|size| *size != NESTED_BLOCK_SIZE) {
+        return wrong(format!("has nested blocks of {size}"), "bitsandbytes writes 256");
     }
     Ok(Some(state))
 }
@@ -203,6 +201,7 @@ fn fill_quantized(
     checkpoint: Option<&Checkpoint>,
     name: &str,
     weight: &mut Quantized,
+    storage: Storage,
     staging: Option<&mut Tensor>,
 ) -> Result<()> {
     if let (Some(checkpoint), Some(state)) =
@@ -221,7 +220,12 @@ fn fill_quantized(
     if let Some(checkpoint) = checkpoint {
         let stored = checkpoint.expect(name, &[weight.shape.rows, weight.shape.cols])?;
         if !device.is_plan() {
-            stored.to_f32(name, values.reborrow().into_mut_slice())?;
+            let values: &mut [f32] = values.reborrow().into_mut_slice();
+            stored.to_f32(name, values)?;
+            if storage == Storage::Bf16 {
+                // transformers casts to its `dtype` before bitsandbytes quantizes.
+                values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+            }
         }
     }
     nf4::quantize(values.view(), weight)?;
@@ -280,6 +284,24 @@ fn fill_stored(
         }
     }
     Ok(())
+}
+
+/// Where config.json ties the head to the embeddings, a head of its own would be left out.
+fn refuse_two_heads(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
+    let (head, table) =
+        (checkpoint.get("lm_head.weight"), checkpoint.get("model.embed_tokens.weight"));
+    match (head, table) {
+        (Some(head), Some(table)) if config.tie_word_embeddings && head.bytes != table.bytes => {
+            Err(Error::input(
+                format!(
+                    "'{}' holds lm_head.weight with other values than model.embed_tokens.weight, which config.json ties",
+                    checkpoint.folder().display()
+                ),
+                "set tie_word_embeddings to false in config.json if the head was trained on its own",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A tensor of the decoder that would be left out changes what the model computes, so it is refused.

@@ -1,0 +1,55 @@
+//! `prospect eval`: the metrics of held-out data.
+
+use ::data::template::Moment;
+use ::train::error::Result;
+use ::train::fit;
+use ::train::inputs::Inputs;
+use ::train::recipe::Recipe;
+use ::train::recipe::adapter::Adapter;
+use serde_json::{Map, json};
+
+use crate::args;
+use crate::ending::Done;
+use crate::terminal::{json as to_json, print, say};
+use crate::train::use_threads;
+use crate::words::number;
+
+/// Measures.
+pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
+    let mut recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
+    use_threads(&recipe.train)?;
+    recipe.generate = None;
+    if recipe.data.eval.is_empty() {
+        say(
+            "note: the recipe has no held-out data (data.eval), so this measures what training learns from",
+        );
+        recipe.data.eval = recipe.data.train.clone();
+    }
+    match &arguments.adapter {
+        // Rank, scale and modules are those of the adapter, whatever the recipe trains.
+        Some(folder) => {
+            recipe.adapter = Some(Adapter {
+                r: None,
+                lora_alpha: None,
+                lora_dropout: 0.0,
+                use_rslora: None,
+                target_modules: None,
+                init_from: Some(folder.clone()),
+            });
+        }
+        None => say("note: without --adapter this measures the model as training starts with it"),
+    }
+    let inputs = Inputs::load(recipe, Moment::now())?;
+    let metrics = fit::evaluate(&inputs)?;
+    if arguments.json {
+        let object: Map<String, serde_json::Value> =
+            metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        print(&to_json(&object));
+        return Ok(Done::Well);
+    }
+    let width = metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in &metrics {
+        print(&format!("{name:<width$}  {}", number(*value)));
+    }
+    Ok(Done::Well)
+}

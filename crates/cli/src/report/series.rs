@@ -1,0 +1,99 @@
+//! `metrics.jsonl` as curves by name.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// What was measured, by name: (step, value), a value that was not finite as NaN.
+#[derive(Default)]
+pub(super) struct Series {
+    curves: BTreeMap<String, Vec<(f64, f64)>>,
+    last_step: usize,
+    last_epoch: f64,
+}
+
+impl Series {
+    /// Reads the lines; one that is not whole, because it is being written, is left out.
+    pub(super) fn parse(text: &str) -> Series {
+        let mut series = Series::default();
+        for line in text.lines() {
+            let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
+            let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
+            series.last_step = series.last_step.max(step as usize);
+            for (name, value) in line {
+                let value = value.as_f64().unwrap_or(f64::NAN);
+                match name.as_str() {
+                    "step" => {}
+                    "epoch" => series.last_epoch = value,
+                    _ => series.curves.entry(name).or_default().push((step as f64, value)),
+                }
+            }
+        }
+        series
+    }
+
+    /// A curve, where there is one.
+    pub(super) fn get(&self, name: &str) -> Option<&[(f64, f64)]> {
+        self.curves.get(name).map(Vec::as_slice)
+    }
+
+    /// Its last value that is finite.
+    pub(super) fn last(&self, name: &str) -> Option<f64> {
+        self.get(name)?.iter().rev().map(|(_, value)| *value).find(|value| value.is_finite())
+    }
+
+    /// Steps done.
+    pub(super) fn last_step(&self) -> usize {
+        self.last_step
+    }
+
+    /// How often the data has been seen.
+    pub(super) fn last_epoch(&self) -> f64 {
+        self.last_epoch
+    }
+}
+
+/// At most `most` points, each the mean of its share; a share without a finite value is NaN.
+pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+    if points.len() <= most {
+        return points.to_vec();
+    }
+    let mean = |part: &[(f64, f64)]| {
+        let finite: Vec<f64> =
+            part.iter().map(|(_, value)| *value).filter(|value| value.is_finite()).collect();
+        let step = part.iter().map(|(step, _)| step).sum::<f64>() / part.len() as f64;
+        (step, finite.iter().sum::<f64>() / finite.len() as f64)
+    };
+    (0..most)
+        .map(|i| mean(&points[i * points.len() / most..(i + 1) * points.len() / most]))
+        .collect()
+}
+
+/// A running mean over about a twentieth of the curve, both ways, so that it lags behind nothing.
+pub(super) fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 40;
+    let around = |i: usize| {
+        // As far to the left as to the right, so that the ends are not pulled inwards.
+        let reach = reach.min(i).min(points.len() - 1 - i);
+        let window = &points[i - reach..=i + reach];
+        let finite: Vec<f64> =
+            window.iter().map(|(_, value)| *value).filter(|value| value.is_finite()).collect();
+        finite.iter().sum::<f64>() / finite.len() as f64
+    };
+    points.iter().enumerate().map(|(i, (step, _))| (*step, around(i))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinning_and_smoothing_keep_a_constant_and_its_gaps() {
+        let points: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), 2.0)).collect();
+        let thinned = thin(&points, 100);
+        assert_eq!((thinned.len(), thinned[0]), (100, (4.5, 2.0)));
+        assert!(smooth(&thinned).iter().all(|(_, value)| *value == 2.0));
+        assert!(smooth(&[(1.0, f64::NAN)])[0].1.is_nan());
+        assert!(smooth(&[]).is_empty());
+    }
+}

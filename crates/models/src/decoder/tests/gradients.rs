@@ -1,0 +1,240 @@
+//! Backward of whole models: finite differences, what is kept, threads, memory, dropout.
+
+use engine::device::Device;
+use engine::testing::{assert_close, cpu, gradient_matches, plan_takes_what_cpu_takes};
+
+use crate::decoder::{Dropout, Keep, Model};
+use crate::generate::{Request, Sampling, generate};
+use crate::lora::{Adapter, LoraConfig};
+use crate::testing::{MODELS, Packed, Run, Tree, adapter, held, lora, loss, model, step};
+use crate::trained::Gradients;
+use crate::weights::{Quantization, Storage, Weights};
+
+/// Two prompts, one with two completions that are trained and one that is scored, and a group that rides along.
+fn packed() -> Packed {
+    let trees = [
+        Tree {
+            prompt: vec![5, 9, 31, 7, 12, 8],
+            trained: vec![vec![3, 44, 19, 6], vec![50, 2]],
+            scored: vec![vec![11, 3, 3]],
+        },
+        Tree::line(&[17], &[20, 21, 22, 9, 30, 41, 5]),
+    ];
+    Packed::new(&trees, &[vec![Tree::line(&[5, 9], &[31, 7])]])
+}
+
+fn adapter_gradients(model: &Model, packed: &Packed, run: Run<'_>, lora: &LoraConfig) -> Adapter {
+    let mut gradients = Adapter::zeros(model.device(), &model.config, lora).unwrap();
+    step(model, packed, run, Some(&mut Gradients::Adapter(&mut gradients)));
+    gradients
+}
+
+fn bits(tensors: Vec<(String, &mut engine::tensor::Tensor)>) -> Vec<u32> {
+    let values = tensors.into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>());
+    values.map(f32::to_bits).collect()
+}
+
+#[test]
+fn gradients_of_an_adapter_match_finite_differences() {
+    for name in MODELS {
+        adapter_matches(name, &lora(), None);
+    }
+}
+
+#[test]
+fn gradients_with_dropout_match_finite_differences_under_the_same_masks() {
+    let lora = LoraConfig { lora_dropout: 0.3, ..lora() };
+    adapter_matches("qwen3", &lora, Some(Dropout { seed: 5, pass: 9 }));
+}
+
+fn adapter_matches(name: &str, lora: &LoraConfig, dropout: Option<Dropout>) {
+    let device = cpu();
+    let (model, packed) = (model(&device, name), packed());
+    let mut policy = adapter(&model, lora, 1);
+    let mut gradients = {
+        let adapters = [Some(&policy), None];
+        let run = Run { dropout, ..Run::new(&adapters) };
+        adapter_gradients(&model, &packed, run, lora)
+    };
+    for (i, (tensor, gradient)) in gradients.tensors_mut().into_iter().enumerate() {
+        let start = policy.tensors_mut()[i].1.to_vec::<f32>();
+        gradient_matches(&format!("{name} {tensor}"), &start, gradient.as_slice(), |values| {
+            policy.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(values);
+            let adapters = [Some(&policy), None];
+            loss(&model, &packed, Run { dropout, ..Run::new(&adapters) })
+        });
+        policy.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(&start);
+    }
+}
+
+#[test]
+fn gradients_of_all_weights_match_finite_differences() {
+    for name in MODELS {
+        let device = cpu();
+        let (mut model, packed) = (model(&device, name), packed());
+        let mut gradients = Weights::zeros(&device, &model.config).unwrap();
+        step(&model, &packed, Run::new(&[None, None]), Some(&mut Gradients::Full(&mut gradients)));
+        // The group that rides along has no gradient, and no weight in the loss.
+        for (i, (tensor, gradient)) in gradients.tensors_mut().into_iter().enumerate() {
+            let start = model.weights.tensors_mut()[i].1.to_vec::<f32>();
+            gradient_matches(&format!("{name} {tensor}"), &start, gradient.as_slice(), |values| {
+                model.weights.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(values);
+                loss(&model, &packed, Run::new(&[None, None]))
+            });
+            model.weights.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(&start);
+        }
+    }
+}
+
+#[test]
+fn a_block_that_keeps_its_input_has_the_gradients_of_one_that_keeps_everything() {
+    for name in MODELS {
+        let device = cpu();
+        let (model, packed, lora) =
+            (model(&device, name), packed(), LoraConfig { lora_dropout: 0.2, ..lora() });
+        let policy = adapter(&model, &lora, 1);
+        let adapters = [Some(&policy), None];
+        for dropout in [None, Some(Dropout { seed: 1, pass: 2 })] {
+            let of = |keep| {
+                let run = Run { keep, dropout, ..Run::new(&adapters) };
+                let mut gradients = adapter_gradients(&model, &packed, run, &lora);
+                let tensors = gradients.tensors_mut().into_iter();
+                tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect::<Vec<f32>>()
+            };
+            assert_close(name, &of(Keep::Input), &of(Keep::All), 1e-4);
+        }
+        let full = |keep| {
+            let mut gradients = Weights::zeros(&device, &model.config).unwrap();
+            let run = Run { keep, ..Run::new(&[None, None]) };
+            step(&model, &packed, run, Some(&mut Gradients::Full(&mut gradients)));
+            let tensors = gradients.tensors_mut().into_iter();
+            tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect::<Vec<f32>>()
+        };
+        assert_close(name, &full(Keep::Input), &full(Keep::All), 1e-4);
+    }
+}
+
+#[test]
+fn backward_adds_to_gradients() {
+    let device = cpu();
+    let (model, packed) = (model(&device, "qwen2"), packed());
+    let policy = adapter(&model, &lora(), 1);
+    let adapters = [Some(&policy), None];
+    let mut gradients = adapter_gradients(&model, &packed, Run::new(&adapters), &lora());
+    let values = |gradients: &mut Adapter| -> Vec<f32> {
+        gradients.tensors_mut().into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect()
+    };
+    let once: Vec<f32> = values(&mut gradients).iter().map(|value| 2.0 * value).collect();
+    step(&model, &packed, Run::new(&adapters), Some(&mut Gradients::Adapter(&mut gradients)));
+    assert_close("twice", &values(&mut gradients), &once, 1e-4);
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let device = cpu();
+            let model = model(&device, "qwen3_window");
+            let policy = adapter(&model, &lora(), 1);
+            let prompt: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 60).collect();
+            let trees = [
+                Tree { scored: Vec::new(), trained: vec![prompt[..9].to_vec(); 5], prompt },
+                Tree::line(&[4, 5], &[6, 7]),
+            ];
+            let packed = Packed::new(&trees, &[trees.to_vec()]);
+            let adapters = [Some(&policy), None];
+            let mut gradients = adapter_gradients(&model, &packed, Run::new(&adapters), &lora());
+            let mut full = Weights::zeros(&device, &model.config).unwrap();
+            let logps = step(
+                &model,
+                &packed,
+                Run::new(&[None, None]),
+                Some(&mut Gradients::Full(&mut full)),
+            );
+            let logps: Vec<u32> = logps.into_iter().map(f32::to_bits).collect();
+            (bits(gradients.tensors_mut()), bits(full.tensors_mut()), logps)
+        })
+    };
+    let one = run(1);
+    assert!(one == run(3));
+    assert!(one == run(2));
+}
+
+#[test]
+fn plan_takes_what_the_cpu_takes() {
+    let nf4 = |double_quant| Quantization::Nf4 { double_quant };
+    let forms = [
+        (Quantization::None, Storage::F32),
+        (Quantization::None, Storage::Bf16),
+        (nf4(false), Storage::Bf16),
+        (nf4(true), Storage::F32),
+    ];
+    for name in MODELS {
+        for (quantization, storage) in forms {
+            for keep in [Keep::All, Keep::Input] {
+                plan_takes_what_cpu_takes(|device| {
+                    let model = held(device, name, quantization, storage);
+                    let lora = LoraConfig { lora_dropout: 0.1, ..lora() };
+                    let policy = adapter(&model, &lora, 1);
+                    let adapters = [Some(&policy), None];
+                    let dropout = Some(Dropout { seed: 1, pass: 1 });
+                    let run = Run { keep, dropout, ..Run::new(&adapters) };
+                    adapter_gradients(&model, &packed(), run, &lora);
+                });
+            }
+        }
+        plan_takes_what_cpu_takes(|device: &Device| {
+            let model = model(device, name);
+            let mut gradients = Weights::zeros(device, &model.config).unwrap();
+            let gradients = &mut Gradients::Full(&mut gradients);
+            step(&model, &packed(), Run::new(&[None, None]), Some(gradients));
+        });
+        plan_takes_what_cpu_takes(|device: &Device| {
+            let model = model(device, name);
+            let request = Request { sampling: Sampling::GREEDY, max_new_tokens: 5, stop: &[] };
+            generate(&model, None, &[vec![3; 7], vec![4]], &request, |_, _| {}).unwrap();
+        });
+    }
+}
+
+#[test]
+fn dropout_is_drawn_from_the_seed_and_the_pass() {
+    let device = cpu();
+    let (model, packed) = (model(&device, "llama_tied"), packed());
+    let lora = LoraConfig { lora_dropout: 0.5, ..lora() };
+    let policy = adapter(&model, &lora, 1);
+    let logps = |dropout| {
+        let adapters = [Some(&policy), None];
+        step(&model, &packed, Run { dropout, ..Run::new(&adapters) }, None)
+    };
+    let at = |seed, pass| logps(Some(Dropout { seed, pass }));
+    let trained = packed.completions[..packed.trained].iter().flatten().count();
+    assert_eq!(at(1, 1), at(1, 1));
+    for other in [at(1, 2), at(2, 1), logps(None)] {
+        assert_ne!(at(1, 1)[..trained], other[..trained]);
+    }
+    // Rows of the base have nothing to drop.
+    let riding = at(1, 1).len() - packed.completions.last().unwrap().len();
+    assert_eq!(at(1, 1)[riding..], logps(None)[riding..]);
+}
+
+#[test]
+fn a_base_whose_weights_are_quantized_has_the_gradients_of_its_dequantized_values() {
+    let device = cpu();
+    let nf4 = Quantization::Nf4 { double_quant: true };
+    let quantized = held(&device, "qwen3", nf4, Storage::F32);
+    let mut dense = model(&device, "qwen3");
+    for (from, to) in quantized.weights.layers.iter().zip(&mut dense.weights.layers) {
+        for (from, to) in from.linears.iter().zip(&mut to.linears) {
+            let values = from.visit(&device).unwrap();
+            to.dense_mut().unwrap().copy_prefix(values.view());
+        }
+    }
+    let of = |model: &Model| {
+        let policy = adapter(model, &lora(), 1);
+        let adapters = [Some(&policy), None];
+        bits(adapter_gradients(model, &packed(), Run::new(&adapters), &lora()).tensors_mut())
+    };
+    assert!(of(&quantized) == of(&dense));
+}

@@ -1,0 +1,115 @@
+//! Logits and greedy continuations of every model of fixtures/models, as transformers 5.23 computes them.
+
+use engine::testing::{assert_close, cpu};
+use serde::Deserialize;
+
+use crate::checkpoint::Checkpoint;
+use crate::decoder::{self, Model, Pass, RowGroup};
+use crate::generate::{Request, Sampling, generate};
+use crate::head;
+use crate::testing::{MODELS, Packed, Tree, fixture, model};
+
+#[derive(Deserialize)]
+struct Expected {
+    prompts: Vec<Vec<u32>>,
+    greedy: Vec<Vec<u32>>,
+}
+
+fn expected(name: &str) -> Expected {
+    let path = fixture("models").join(name).join("expected.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The logits behind every row.
+fn logits(model: &Model, packed: &Packed) -> Vec<f32> {
+    let device = model.device();
+    let tokens = device.upload(&packed.tokens).unwrap();
+    let positions = device.upload(&packed.positions).unwrap();
+    let pass = Pass {
+        tokens: tokens.view(),
+        positions: positions.view(),
+        segments: packed.segments.clone(),
+        groups: vec![RowGroup { rows: 0..packed.tokens.len(), adapter: None }],
+        grad_rows: 0,
+        dropout: None,
+    };
+    let hidden = decoder::forward(model, &pass, &[]).unwrap().hidden;
+    head::logits(model, hidden.view()).unwrap()
+}
+
+fn whole(prompt: &[u32]) -> Tree {
+    Tree { prompt: prompt.to_vec(), trained: Vec::new(), scored: Vec::new() }
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for name in MODELS {
+        let device = cpu();
+        let model = model(&device, name);
+        let theirs =
+            Checkpoint::open_file(&fixture("models").join(name).join("logits.safetensors"))
+                .unwrap();
+        let prompts = expected(name).prompts;
+        let trees: Vec<Tree> = prompts.iter().map(|prompt| whole(prompt)).collect();
+        let packed = logits(&model, &Packed::new(&trees, &[]));
+        let mut start = 0;
+        for (i, prompt) in prompts.iter().enumerate() {
+            let shape = [prompt.len(), model.config.vocab_size];
+            let mut values = vec![0f32; shape[0] * shape[1]];
+            let stored = theirs.expect(&i.to_string(), &shape).unwrap();
+            stored.to_f32("logits", &mut values).unwrap();
+            let alone = logits(&model, &Packed::new(&[whole(prompt)], &[]));
+            assert_close(&format!("{name}, prompt {i}"), &alone, &values, 2e-4);
+            let within = &packed[start..start + values.len()];
+            assert_close(&format!("{name}, prompt {i}, packed"), within, &values, 2e-4);
+            start += values.len();
+        }
+    }
+}
+
+#[test]
+fn greedy_continuations_are_those_of_transformers_together_and_one_by_one() {
+    for name in MODELS {
+        let device = cpu();
+        let model = model(&device, name);
+        let Expected { prompts, greedy } = expected(name);
+        let request = Request { sampling: Sampling::GREEDY, max_new_tokens: 12, stop: &[] };
+        let mut seen = vec![Vec::new(); prompts.len()];
+        let together =
+            generate(&model, None, &prompts, &request, |prompt, token| seen[prompt].push(token));
+        assert_eq!(together.unwrap(), greedy, "{name}");
+        assert_eq!(seen, greedy, "{name}: tokens as they were chosen");
+        for (prompt, tokens) in prompts.iter().zip(&greedy) {
+            let one = generate(&model, None, std::slice::from_ref(prompt), &request, |_, _| {});
+            assert_eq!(one.unwrap(), std::slice::from_ref(tokens), "{name}, alone");
+        }
+    }
+}
+
+#[test]
+fn a_stop_token_ends_its_own_continuation_alone() {
+    let device = cpu();
+    let model = model(&device, "qwen3");
+    let Expected { prompts, greedy } = expected("qwen3");
+    let stop = [greedy[0][4]];
+    let request = Request { sampling: Sampling::GREEDY, max_new_tokens: 12, stop: &stop };
+    let written = generate(&model, None, &prompts, &request, |_, _| {}).unwrap();
+    for (written, whole) in written.iter().zip(&greedy) {
+        let until = whole.iter().position(|token| *token == stop[0]).unwrap_or(12);
+        assert_eq!(*written, whole[..until]);
+    }
+}
+
+#[test]
+fn sampling_does_not_depend_on_the_prompts_beside() {
+    let device = cpu();
+    let model = model(&device, "llama_tied");
+    let prompts = expected("llama_tied").prompts;
+    let sampling = Sampling { temperature: 0.8, top_p: 0.9, top_k: 0, seed: 7 };
+    let request = Request { sampling, max_new_tokens: 12, stop: &[] };
+    let three = generate(&model, None, &prompts, &request, |_, _| {}).unwrap();
+    let two = generate(&model, None, &prompts[..2], &request, |_, _| {}).unwrap();
+    assert_eq!(three[..2], two);
+    let other = Request { sampling: Sampling { seed: 8, ..sampling }, ..request };
+    assert_ne!(generate(&model, None, &prompts, &other, |_, _| {}).unwrap(), three);
+}

@@ -1,0 +1,142 @@
+//! Merged models against PEFT's merge_and_unload, and how they are laid out in files.
+
+use expect_test::expect;
+
+use super::*;
+use crate::testing::fixture;
+
+fn floats(stored: Stored<'_>) -> Vec<f32> {
+    let mut values = vec![0f32; stored.shape.iter().product()];
+    stored.to_f32("tensor", &mut values).unwrap();
+    values
+}
+
+/// An adapter that was trained: fixtures/kto/lora_final_kto.safetensors.
+fn trained() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = fixture("models/adapter/adapter_config.json");
+    std::fs::copy(config, folder.path().join("adapter_config.json")).unwrap();
+    let weights = fixture("kto/lora_final_kto.safetensors");
+    std::fs::copy(weights, folder.path().join("adapter_model.safetensors")).unwrap();
+    folder
+}
+
+/// fixtures/kto/model with its tensors in bf16.
+fn narrow_base() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let base = fixture("kto/model");
+    let checkpoint = Checkpoint::open(&base).unwrap();
+    let entry = |name: &str| {
+        let stored = checkpoint.get(name).unwrap();
+        let narrow = floats(stored).into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes());
+        let bytes: Vec<u8> = narrow.collect();
+        Entry {
+            name: name.to_owned(),
+            dtype: "BF16",
+            shape: stored.shape.to_vec(),
+            bytes: Box::new(move || Ok(bytes.clone())),
+        }
+    };
+    let entries: Vec<Entry<'_>> = checkpoint.names().map(entry).collect();
+    export::write_safetensors(&folder.path().join("model.safetensors"), &entries).unwrap();
+    copy_companions(&base, folder.path()).unwrap();
+    folder
+}
+
+#[test]
+fn a_merged_model_is_pefts() {
+    let narrow = narrow_base();
+    let adapter = trained();
+    for (base, theirs, tolerance) in [
+        (fixture("kto/model"), "models/merged_f32.safetensors", 3e-7),
+        // The product of B and A may be rounded the other way, and with it the bf16 sum: one unit of 2^-8 of 1.
+        (narrow.path().to_path_buf(), "models/merged_bf16.safetensors", 0.004),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        merge(&base, adapter.path(), out.path()).unwrap();
+        let (ours, theirs) = (
+            Checkpoint::open(out.path()).unwrap(),
+            Checkpoint::open_file(&fixture(theirs)).unwrap(),
+        );
+        for name in theirs.names() {
+            let (a, b) = (ours.get(name).unwrap(), theirs.get(name).unwrap());
+            assert_eq!((a.dtype, a.shape), (b.dtype, b.shape), "{name}");
+            let (a, b) = (floats(a), floats(b));
+            engine::testing::assert_close(name, &a, &b, tolerance);
+            let same = a.iter().zip(&b).filter(|(a, b)| a == b).count();
+            assert!(tolerance < 1e-6 || same * 500 >= a.len() * 499, "{name}: {same} are the same");
+        }
+        // What the adapter does not touch is copied, and the folder is a model.
+        let before = Checkpoint::open(&base).unwrap();
+        for name in ["model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"] {
+            assert_eq!(ours.get(name).unwrap().bytes, before.get(name).unwrap().bytes, "{name}");
+        }
+        assert_eq!(ModelConfig::load(out.path()).unwrap(), ModelConfig::load(&base).unwrap());
+        assert!(out.path().join("tokenizer.json").exists());
+    }
+}
+
+#[test]
+fn a_large_model_is_written_in_shards_with_an_index() {
+    let (base, adapter) = (fixture("kto/model"), trained());
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    merge(&base, adapter.path(), whole.path()).unwrap();
+    merge_in_shards(&base, adapter.path(), parts.path(), 30_000).unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(parts.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("safetensors"))
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "model-00001-of-00004.safetensors",
+            "model-00002-of-00004.safetensors",
+            "model-00003-of-00004.safetensors",
+            "model-00004-of-00004.safetensors",
+            "model.safetensors.index.json"
+        ]
+    );
+    for name in &names[..4] {
+        assert!(std::fs::metadata(parts.path().join(name)).unwrap().len() < 33_000, "{name}");
+    }
+    let (whole, parts) =
+        (Checkpoint::open(whole.path()).unwrap(), Checkpoint::open(parts.path()).unwrap());
+    assert!(whole.names().eq(parts.names()));
+    for name in whole.names() {
+        assert_eq!(whole.get(name).unwrap().bytes, parts.get(name).unwrap().bytes, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_merged_is_refused() {
+    let refused = |base: &Path, out: &Path, expected: expect_test::Expect| {
+        let error = merge(base, &fixture("models/adapter"), out).unwrap_err().to_string();
+        let error = error.replace(&base.display().to_string(), "BASE");
+        expected.assert_eq(&error.replace(&out.display().to_string(), "OUT"));
+    };
+    let out = tempfile::tempdir().unwrap();
+    refused(
+        &fixture("models/bnb4_dq"),
+        out.path(),
+        expect![[r#"
+            'BASE' is quantized to 4 bits
+              hint: merge into the model it was quantized from: its weights are exact"#]],
+    );
+    refused(
+        &fixture("models/llama_tied"),
+        out.path(),
+        expect![[r#"
+            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in '/work/wt-models/crates/models/../../fixtures/models/adapter/adapter_model.safetensors' has shape [4, 32], expected [4, 48]
+              hint: the adapter belongs to another model, or to another adapter_config.json"#]],
+    );
+    let base = narrow_base();
+    refused(
+        base.path(),
+        base.path(),
+        expect![[r#"
+            'BASE/model.safetensors' exists already
+              hint: choose a folder that holds no model: the old files would mix with the new ones"#]],
+    );
+}
