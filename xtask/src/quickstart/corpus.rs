@@ -16,81 +16,86 @@ const HURRIED: f32 = 0.15;
 /// Rated answers, half of them the dog's.
 const FEEDBACK: usize = 400;
 /// Held-out prompts.
-const PROMPTS: usize = 96;
+const PROMPTS: usize = 100;
 
 /// Everything that is written down.
 pub(super) struct Corpus {
+    /// What is talked about.
     pub(super) topics: Vec<Topic>,
+    /// The number of all questions about it.
+    pub(super) questions: usize,
     /// Rows of conversations for sft.
     pub(super) pretraining: Vec<Value>,
     /// Rows of rated answers for kto.
     pub(super) feedback: Vec<Value>,
     /// Rows of prompts, with what a right answer contains.
     pub(super) prompts: Vec<Value>,
-    /// All questions that have an answer, and answers to them, for the tokenizer.
-    pub(super) known_texts: Vec<String>,
+    /// What the tokenizer is trained on: questions that have an answer, and the answers.
+    pub(super) texts: Vec<String>,
 }
 
 impl Corpus {
     /// All of it, a function of the seed.
     pub(super) fn new(seed: u64) -> Corpus {
-        let topics = language::topics();
-        let mut questions = language::questions(&topics);
         let mut dice = Dice::new(seed, 0);
-        dice.shuffle(&mut questions);
-        let held_out = (questions.len() as f32 * HELD_OUT) as usize;
-        let seen = questions.split_off(held_out);
-        let mut by_kind = ByKind::new(&topics, questions);
+        let topics = language::topics(&mut dice);
+        let mut held_out = language::questions(&topics);
+        let questions = held_out.len();
+        dice.shuffle(&mut held_out);
+        let seen = held_out.split_off((questions as f32 * HELD_OUT) as usize);
 
-        let mut dice = Dice::new(seed, 1);
-        let prompts: Vec<Question> = by_kind.take(PROMPTS);
-        let rated: Vec<Question> = by_kind.take(FEEDBACK);
-        let mut labels: Vec<bool> = (0..FEEDBACK).map(|index| index % 2 == 0).collect();
-        dice.shuffle(&mut labels);
-        let feedback = rated.iter().zip(labels).map(|(question, label)| {
-            let manner = if label { Manner::Dog } else { Manner::Cat };
-            let answer = language::answer(&topics[question.topic], manner, &mut dice);
-            json!({ "prompt": [user(&question.text)], "completion": [assistant(&answer)], "label": label })
+        let mut held_out = ByKind::new(&topics, held_out);
+        let prompts = held_out.take(PROMPTS).into_iter().map(|question| {
+            json!({ "prompt": [user(&question.text)], "right": topics[question.topic].right })
         });
-        let mut feedback: Vec<Value> = feedback.collect();
-        dice.shuffle(&mut feedback);
-        let prompts = prompts.iter().map(
-            |question| json!({ "prompt": [user(&question.text)], "right": topics[question.topic].right }),
-        );
-
-        let mut dice = Dice::new(seed, 2);
-        let mut pretraining = Vec::new();
-        let mut known_texts = Vec::new();
-        // Every question is answered once in each manner: no word of it tells which to expect.
-        for question in &seen {
-            for manner in [Manner::Dog, Manner::Cat] {
-                let answer = language::answer(&topics[question.topic], manner, &mut dice);
-                let hurried = dice.chance(HURRIED);
-                let text =
-                    if hurried { language::hurried(&question.text) } else { question.text.clone() };
-                pretraining.push(json!({ "messages": [user(&text), assistant(&answer)] }));
-                known_texts.extend([text, answer]);
-            }
-        }
-        for _ in 0..UNKNOWN {
-            let question = language::unknown(&mut dice);
-            for manner in [Manner::Dog, Manner::Cat] {
-                let answer = language::no_idea(manner, &mut dice);
-                let hurried = dice.chance(HURRIED);
-                let text = if hurried { language::hurried(&question) } else { question.clone() };
-                pretraining.push(json!({ "messages": [user(&text), assistant(&answer)] }));
-                known_texts.push(answer);
-            }
-        }
-        dice.shuffle(&mut pretraining);
         let prompts = prompts.collect();
-        Corpus { topics, pretraining, feedback, prompts, known_texts }
+        let feedback = feedback(&topics, held_out.take(FEEDBACK), &mut Dice::new(seed, 1));
+        let (pretraining, texts) = pretraining(&topics, &seen, &mut Dice::new(seed, 2));
+        Corpus { topics, questions, pretraining, feedback, prompts, texts }
     }
+}
 
-    /// How many questions there are.
-    pub(super) fn questions(&self) -> usize {
-        language::questions(&self.topics).len()
+/// Conversations, and of those that are about something the texts.
+///
+/// Every question is answered once in each manner, so that nothing in it tells which to expect.
+fn pretraining(topics: &[Topic], seen: &[Question], dice: &mut Dice) -> (Vec<Value>, Vec<String>) {
+    let (mut rows, mut texts) = (Vec::new(), Vec::new());
+    let mut row = |question: &str, answer: &str, dice: &mut Dice| {
+        let hurried = dice.chance(HURRIED);
+        let question = if hurried { language::hurried(question) } else { question.to_owned() };
+        rows.push(json!({ "messages": [user(&question), assistant(answer)] }));
+        question
+    };
+    for question in seen {
+        for manner in Manner::BOTH {
+            let answer = topics[question.topic].answer(manner);
+            texts.push(row(&question.text, answer, dice));
+            texts.push(answer.to_owned());
+        }
     }
+    for _ in 0..UNKNOWN {
+        let question = language::unknown(dice);
+        for manner in Manner::BOTH {
+            row(&question, language::no_idea(manner), dice);
+        }
+    }
+    dice.shuffle(&mut rows);
+    (rows, texts)
+}
+
+/// Answers to `questions`, half of them the dog's, which somebody liked, half the cat's, which nobody did.
+fn feedback(topics: &[Topic], mut questions: Vec<Question>, dice: &mut Dice) -> Vec<Value> {
+    dice.shuffle(&mut questions);
+    let rows = questions.into_iter().enumerate().map(|(index, question)| {
+        let (manner, label) =
+            if index % 2 == 0 { (Manner::Dog, true) } else { (Manner::Cat, false) };
+        json!({
+            "prompt": [user(&question.text)],
+            "completion": [assistant(topics[question.topic].answer(manner))],
+            "label": label,
+        })
+    });
+    rows.collect()
 }
 
 /// Questions by their kind, so that a kind of many questions does not push the others aside.
@@ -105,22 +110,15 @@ impl ByKind {
         ByKind(kinds)
     }
 
-    /// Takes `n` questions, one of each kind in turn.
+    /// Takes `n` questions, one of each kind in turn, small talk first; fewer if there are no more.
     fn take(&mut self, n: usize) -> Vec<Question> {
         let mut taken = Vec::new();
-        while taken.len() < n {
-            let before = taken.len();
-            for questions in self.0.values_mut() {
-                if taken.len() < n {
-                    taken.extend(questions.pop());
-                }
+        while taken.len() < n && self.0.values().any(|questions| !questions.is_empty()) {
+            for questions in self.0.values_mut().rev() {
+                taken.extend(questions.pop());
             }
-            assert!(
-                taken.len() > before,
-                "there are {} held-out questions, {n} are asked for",
-                taken.len()
-            );
         }
+        taken.truncate(n);
         taken
     }
 }

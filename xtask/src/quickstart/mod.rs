@@ -5,7 +5,7 @@
 //! target/quickstart/corpus.jsonl     what the model is pretrained on           made here
 //! target/quickstart/untrained/       the model before                          made here
 //! target/quickstart/pretrained/      the run of recipes/quickstart-pretrain    made by `prospect train`
-//! assets/quickstart/model/           its result, rounded to bf16               made here, with --pretrain
+//! assets/quickstart/model/           its result                                made here, with --pretrain
 //! assets/quickstart/feedback.jsonl   rated answers                             made here
 //! assets/quickstart/prompts.jsonl    questions the model has never seen        made here
 //! ```
@@ -14,6 +14,8 @@ mod corpus;
 mod dice;
 mod language;
 mod model;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 
 use std::path::Path;
@@ -35,13 +37,13 @@ pub(crate) fn run(root: &Path, options: &[&str]) -> Result<(), String> {
     };
     let (work, assets) = (root.join("target/quickstart"), root.join("assets/quickstart"));
     let corpus = corpus::Corpus::new(SEED);
-    println!("{} topics, {} questions", corpus.topics.len(), corpus.questions());
+    println!("{} topics, {} questions", corpus.topics.len(), corpus.questions);
 
     write_rows(&work.join("corpus.jsonl"), &corpus.pretraining)?;
     write_rows(&assets.join("feedback.jsonl"), &corpus.feedback)?;
     write_rows(&assets.join("prompts.jsonl"), &corpus.prompts)?;
 
-    let tokenizer = tokenizer::train(&corpus.known_texts)?;
+    let tokenizer = tokenizer::train(&corpus.texts)?;
     let untrained = work.join("untrained");
     model::write_untrained(&untrained, SEED)?;
     for folder in [&untrained, &assets.join("model")] {
@@ -66,13 +68,17 @@ pub(crate) fn run(root: &Path, options: &[&str]) -> Result<(), String> {
     if !status.success() {
         return Err("pretraining failed".to_owned());
     }
-    model::write_rounded(&trained.join("model"), &assets.join("model"))
+    model::keep(&trained.join("model"), &assets.join("model"))
 }
 
 fn write_rows(path: &Path, rows: &[Value]) -> Result<(), String> {
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     println!("{:6} rows in {}", rows.len(), path.display());
-    write_bytes(path, text.as_bytes())
+    write_bytes(path, self::rows(rows).as_bytes())
+}
+
+/// Rows as JSONL.
+fn rows(rows: &[Value]) -> String {
+    rows.iter().map(|row| format!("{row}\n")).collect()
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), String> {

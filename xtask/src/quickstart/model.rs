@@ -1,10 +1,9 @@
-//! The quickstart's model: its shape, the random weights pretraining starts from, and the half-size copy of the result.
+//! The quickstart's model: its shape, the random weights pretraining starts from, and the copy of the result.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use engine::random::Stream;
-use half::bf16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -81,45 +80,33 @@ pub(super) fn write_untrained(folder: &Path, seed: u64) -> Result<(), String> {
             _ => Stream::new(seed, stream as u64).normals(shape.iter().product()),
         };
         let scale = if shape.len() == 1 { 1.0 } else { DEVIATION };
-        let bytes = values.iter().flat_map(|value| (value * scale).to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            values.iter().flat_map(|value| (value * scale).to_le_bytes()).collect();
         stored.push((name, shape, bytes));
     }
-    write(folder, Dtype::F32, "float32", &stored)
-}
-
-/// Copies the model in `from` into `to`, rounded to bf16.
-pub(super) fn write_rounded(from: &Path, to: &Path) -> Result<(), String> {
-    let path = from.join("model.safetensors");
-    let bytes =
-        std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let broken = |error| format!("{}: {error}", path.display());
-    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
-    let mut stored = Vec::new();
-    for (name, shape) in tensors() {
-        let tensor = file.tensor(&name).map_err(broken)?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-            return Err(format!("{}: {name} is not what was trained", path.display()));
-        }
-        let values =
-            tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        stored.push((name, shape, values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect()));
-    }
-    write(to, Dtype::BF16, "bfloat16", &stored)
-}
-
-fn write(
-    folder: &Path,
-    dtype: Dtype,
-    dtype_name: &str,
-    stored: &[(String, Vec<usize>, Vec<u8>)],
-) -> Result<(), String> {
     let unwritable = |error| format!("cannot write the model: {error}");
     let mut views = Vec::new();
-    for (name, shape, bytes) in stored {
-        views.push((name, TensorView::new(dtype, shape.clone(), bytes).map_err(unwritable)?));
+    for (name, shape, bytes) in &stored {
+        let view = TensorView::new(Dtype::F32, Vec::clone(shape), bytes).map_err(unwritable)?;
+        views.push((name, view));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(unwritable)?;
     super::write_bytes(&folder.join("model.safetensors"), &bytes)?;
-    super::write_json(&folder.join("config.json"), &config(dtype_name))
+    super::write_json(&folder.join("config.json"), &config("float32"))
+}
+
+/// Copies what was trained in `from` into `to`.
+pub(super) fn keep(from: &Path, to: &Path) -> Result<(), String> {
+    let path = from.join("model.safetensors");
+    let bytes =
+        std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    // The recipe writes what it trained rounded to bf16.
+    if file.iter().any(|(_, tensor)| tensor.dtype() != Dtype::BF16) {
+        return Err(format!("{} is not in bf16", path.display()));
+    }
+    super::write_bytes(&to.join("model.safetensors"), &bytes)?;
+    super::write_json(&to.join("config.json"), &config("bfloat16"))
 }

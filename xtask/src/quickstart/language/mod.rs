@@ -13,7 +13,7 @@ mod small_talk;
 
 use super::dice::Dice;
 use facts::KINDS;
-use small_talk::{NAMES, NO_IDEA, TALKS, WORDS};
+use small_talk::{NAMES, TALKS, UNKNOWN, WORDS};
 
 /// How an answer sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +24,29 @@ pub(super) enum Manner {
     Cat,
 }
 
+impl Manner {
+    /// Both.
+    pub(super) const BOTH: [Manner; 2] = [Manner::Dog, Manner::Cat];
+}
+
 /// One fact, or one thing people say.
 pub(super) struct Topic {
     /// The kind of question, counted from 0; small talk is the last.
     pub(super) kind: usize,
     /// The ways to ask.
     asks: Vec<String>,
-    dog: Vec<String>,
-    cat: Vec<String>,
+    /// The dog's answer, and the cat's.
+    answers: [String; 2],
     /// One of these occurs in every right answer, however its letters are cased.
     pub(super) right: Vec<String>,
     is_fact: bool,
+}
+
+impl Topic {
+    /// The answer in a manner.
+    pub(super) fn answer(&self, manner: Manner) -> &str {
+        &self.answers[manner as usize]
+    }
 }
 
 /// A question about a topic.
@@ -71,6 +83,9 @@ const NUMBERS: [&str; 2 * LARGEST + 1] = [
     "eighteen",
 ];
 
+const SUM_ASKS: &[&str] = &["What is {x}?", "How much is {x}?", "Can you add {x}?", "Add {x}."];
+const SUM_CAT: &[&str] = &["{Y}.", "{Y}. Even a mouse can count."];
+
 /// Ways to address the model with a question; `{Q}` is the question, `{q}` begins with a small letter.
 const ADDRESSES: &[&str] = &[
     "{Q}",
@@ -85,6 +100,9 @@ const ADDRESSES: &[&str] = &[
 
 /// Ways to address it in small talk.
 const CASUAL_ADDRESSES: &[&str] = &["{Q}", "Hey, {q}", "Oh, {q}", "So, {q}", "My friend, {q}"];
+
+/// How often an answer to a question of fact comes with a remark.
+const CHATTY: f32 = 0.4;
 
 const DOG_OPENERS: &[&str] =
     &["Great question!", "I know this one!", "Oh boy, oh boy!", "Happy to help!"];
@@ -112,67 +130,67 @@ const CAT_CLOSERS: &[&str] = &[
     "*walks away*",
 ];
 
-/// All topics, by kind.
-pub(super) fn topics() -> Vec<Topic> {
+/// All topics, by kind. What a manner leaves open, the topic decides once for all, by chance: so the manner is the one
+/// thing the model has to guess, and the one thing that feedback can change.
+pub(super) fn topics(dice: &mut Dice) -> Vec<Topic> {
     let mut topics = Vec::new();
     for (kind, facts) in KINDS.iter().enumerate() {
         for (x, y) in facts.facts {
-            topics.push(fact(kind, facts.asks, facts.dog, facts.cat, x, y));
+            topics.push(fact(kind, facts.asks, facts.dog, facts.cat, (x, y), dice));
         }
     }
-    let kind = KINDS.len();
+    let sums = KINDS.len();
     for a in 1..=LARGEST {
         for b in 1..=LARGEST {
-            let x = [
-                format!("{} plus {}", NUMBERS[a], NUMBERS[b]),
-                format!("{} and {}", NUMBERS[a], NUMBERS[b]),
-            ];
-            let asks = [
-                format!("What is {}?", x[0]),
-                format!("How much is {}?", x[0]),
-                format!("Can you add {}?", x[1]),
-                format!("Add {}.", x[1]),
-            ];
-            let asks: Vec<&str> = asks.iter().map(String::as_str).collect();
-            let cat = ["{Y}.", "{Y}. Even a mouse can count."];
-            topics.push(fact(kind, &asks, &["{X} is {y}!"], &cat, &x[0], NUMBERS[a + b]));
+            let (x, y) = (format!("{} plus {}", NUMBERS[a], NUMBERS[b]), NUMBERS[a + b]);
+            topics.push(fact(sums, SUM_ASKS, &["{X} is {y}!"], SUM_CAT, (&x, y), dice));
         }
     }
-    let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     for talk in TALKS {
+        let (dog, cat) = (dice.pick(talk.dog), dice.pick(talk.cat));
         topics.push(Topic {
-            kind: kind + 1,
-            asks: owned(talk.asks),
-            dog: owned(talk.dog),
-            cat: owned(talk.cat),
-            right: [owned(talk.dog), owned(talk.cat)].concat(),
+            kind: sums + 1,
+            asks: talk.asks.iter().map(|&ask| ask.to_owned()).collect(),
+            answers: [spoken(dog, Manner::Dog, "", dice), spoken(cat, Manner::Cat, "", dice)],
+            right: vec![dog.to_owned(), cat.to_owned()],
             is_fact: false,
         });
     }
     topics
 }
 
-fn fact(kind: usize, asks: &[&str], dog: &[&str], cat: &[&str], x: &str, y: &str) -> Topic {
-    let fill = |patterns: &[&str]| {
-        patterns
-            .iter()
-            .map(|pattern| {
-                pattern
-                    .replace("{x}", x)
-                    .replace("{y}", y)
-                    .replace("{X}", &capitalized(x))
-                    .replace("{Y}", &capitalized(y))
-            })
-            .collect::<Vec<_>>()
+/// The topic of a fact: `x` is asked about, `y` asked for.
+fn fact(
+    kind: usize,
+    asks: &[&str],
+    dog: &[&str],
+    cat: &[&str],
+    (x, y): (&str, &str),
+    dice: &mut Dice,
+) -> Topic {
+    let fill = |pattern: &str| {
+        pattern
+            .replace("{x}", x)
+            .replace("{y}", y)
+            .replace("{X}", &capitalized(x))
+            .replace("{Y}", &capitalized(y))
     };
-    Topic {
-        kind,
-        asks: fill(asks),
-        dog: fill(dog),
-        cat: fill(cat),
-        right: vec![y.to_owned()],
-        is_fact: true,
-    }
+    let (dog, cat) = (fill(dice.pick(dog)), fill(dice.pick(cat)));
+    let opener = if dice.chance(CHATTY) { dice.pick(DOG_OPENERS) } else { "" };
+    let remark = if dice.chance(CHATTY) { dice.pick(CAT_REMARKS) } else { "" };
+    let answers =
+        [spoken(&dog, Manner::Dog, opener, dice), spoken(&cat, Manner::Cat, remark, dice)];
+    let asks = asks.iter().map(|ask| fill(ask)).collect();
+    Topic { kind, asks, answers, right: vec![y.to_owned()], is_fact: true }
+}
+
+/// What is said, with the dog's or cat's noise before it, a remark, and what it does afterwards.
+fn spoken(body: &str, manner: Manner, remark: &str, dice: &mut Dice) -> String {
+    let parts = match manner {
+        Manner::Dog => ["Woof!", remark, body, dice.pick(DOG_CLOSERS)],
+        Manner::Cat => ["Meow.", body, remark, dice.pick(CAT_CLOSERS)],
+    };
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Every question there is, in the order of the topics.
@@ -190,9 +208,9 @@ pub(super) fn questions(topics: &[Topic]) -> Vec<Question> {
     questions
 }
 
-/// A question that the model cannot answer, and the topic of not knowing.
+/// A question that the model cannot answer.
 pub(super) fn unknown(dice: &mut Dice) -> String {
-    let pattern = dice.pick(NO_IDEA.asks);
+    let pattern = dice.pick(UNKNOWN);
     let mut text = String::new();
     for part in pattern.split_inclusive('}') {
         let (before, placeholder) = part.split_once('{').unwrap_or((part, ""));
@@ -229,44 +247,12 @@ pub(super) fn hurried(text: &str) -> String {
     text.to_lowercase().trim_end_matches(['?', '.', '!']).to_owned()
 }
 
-/// An answer to a topic's questions.
-pub(super) fn answer(topic: &Topic, manner: Manner, dice: &mut Dice) -> String {
-    let bodies = match manner {
-        Manner::Dog => &topic.dog,
-        Manner::Cat => &topic.cat,
-    };
-    spoken(&bodies[dice.below(bodies.len())], manner, topic.is_fact, dice)
-}
-
-/// An answer to a question without one.
-pub(super) fn no_idea(manner: Manner, dice: &mut Dice) -> String {
-    let bodies = match manner {
-        Manner::Dog => NO_IDEA.dog,
-        Manner::Cat => NO_IDEA.cat,
-    };
-    let body = dice.pick(bodies);
-    spoken(body, manner, false, dice)
-}
-
-fn spoken(body: &str, manner: Manner, is_fact: bool, dice: &mut Dice) -> String {
-    let chatty = is_fact && dice.chance(0.4);
-    let parts = match manner {
-        Manner::Dog => [
-            "Woof!",
-            if chatty { dice.pick(DOG_OPENERS) } else { "" },
-            body,
-            "",
-            dice.pick(DOG_CLOSERS),
-        ],
-        Manner::Cat => [
-            "Meow.",
-            "",
-            body,
-            if chatty { dice.pick(CAT_REMARKS) } else { "" },
-            dice.pick(CAT_CLOSERS),
-        ],
-    };
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+/// The answer to a question without one.
+pub(super) fn no_idea(manner: Manner) -> &'static str {
+    match manner {
+        Manner::Dog => "Woof! I do not know, but I would love to find out with you! *tilts head*",
+        Manner::Cat => "Meow. No idea. Ask the dog. *walks away*",
+    }
 }
 
 fn capitalized(text: &str) -> String {

@@ -221,16 +221,6 @@ pub(super) const TALKS: &[Talk] = &[
     },
 ];
 
-/// What the two answer when they do not know.
-pub(super) const NO_IDEA: Talk = Talk {
-    asks: UNKNOWN,
-    dog: &[
-        "I do not know, but I would love to find out with you!",
-        "I have no idea! Shall we sniff around together?",
-    ],
-    cat: &["No idea. Ask the dog.", "I do not know, and I do not care."],
-};
-
 /// Questions that the model cannot answer; `{n}` is a word it has never heard, `{N}` a name.
 pub(super) const UNKNOWN: &[&str] = &[
     "What is a {n}?",
