@@ -163,9 +163,9 @@ fn a_broken_model_is_refused() {
         "",
         2,
         expect![[r#"
-        error: model.embed_tokens.weight in 'model/model.safetensors' has shape [64, 32], config.json asks for [64, 40]
-          hint: config.json and the safetensors belong to different models
-    "#]],
+            error: model.embed_tokens.weight in 'model/model.safetensors' has shape [64, 32], expected [64, 40]
+              hint: config.json and the safetensors belong to different models
+        "#]],
     );
     place.write("model/config.json", &config[..100]);
     check(
