@@ -134,10 +134,15 @@ fn a_broken_model_is_refused() {
     "#]],
     );
     put(&without_last_tensor(&weights));
-    check(&place, "", 2, expect![[r#"
+    check(
+        &place,
+        "",
+        2,
+        expect![[r#"
         error: 'model' has no tensor model.norm.weight
           hint: config.json and the safetensors belong to different models, or a shard is missing
-    "#]]);
+    "#]],
+    );
     put(&weights);
     place.write(
         "model/config.json",
@@ -325,10 +330,15 @@ fn a_recipe_that_is_wrong_is_refused() {
 fn an_output_that_cannot_be_written_is_refused() {
     let place = Place::new();
     place.write("file", "");
-    check(&place, "--set output=file/run", 1, expect![[r#"
+    check(
+        &place,
+        "--set output=file/run",
+        1,
+        expect![[r#"
         error: cannot create output 'file/run': Not a directory (os error 20)
           hint: choose a folder your user may write to, by --set output=...
-    "#]]);
+    "#]],
+    );
     fs::create_dir(place.path("full")).unwrap();
     place.write("full/other.txt", "mine");
     check(
