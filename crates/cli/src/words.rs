@@ -67,7 +67,7 @@ mod tests {
         );
         assert_eq!((things(1, "step"), things(2, "step")), ("1 step".into(), "2 steps".into()));
         assert_eq!((clock(7.4), clock(3723.0)), ("0:07".into(), "1:02:03".into()));
-        assert_eq!(number(0.693_147), "0.6931");
+        assert_eq!(number(0.123_456), "0.1235");
         assert_eq!((number(12.3456), number(-1.5e-7)), ("12.35".into(), "-1.50e-7".into()));
         assert_eq!(flop(3.21e12), "3.2 TFLOP");
     }

@@ -254,11 +254,11 @@ impl Run<'_> {
             if !stepped.applied {
                 self.note_bad_batch(&packed, step)?;
             }
-            if (train.eval_every > 0 && step.is_multiple_of(train.eval_every)) || step == steps {
-                if let Some(metrics) = session.evaluate()? {
-                    (self.tell)(Event::Evaluated { step, metrics: &metrics });
-                    last.extend(metrics);
-                }
+            let measure =
+                (train.eval_every > 0 && step.is_multiple_of(train.eval_every)) || step == steps;
+            if measure && let Some(metrics) = session.evaluate()? {
+                (self.tell)(Event::Evaluated { step, metrics: &metrics });
+                last.extend(metrics);
             }
             self.folder.append_metrics(step, report.epoch, &last)?;
             let due = train.save_every > 0 && step.is_multiple_of(train.save_every);

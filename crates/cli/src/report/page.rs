@@ -42,10 +42,11 @@ fn key<'a>(run: &'a Run, table: &str, key: &str) -> Option<&'a str> {
     for line in run.recipe.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             inside = name == table;
-        } else if inside && let Some((found, value)) = line.split_once(" = ") {
-            if found == key {
-                return Some(value.trim_matches('"'));
-            }
+        } else if inside
+            && let Some((found, value)) = line.split_once(" = ")
+            && found == key
+        {
+            return Some(value.trim_matches('"'));
         }
     }
     None
@@ -140,8 +141,11 @@ fn tiles(run: &Run) -> String {
     html + "</section>\n"
 }
 
+/// A metric, its name in the legend, its colour and how it is drawn.
+type Drawn = (&'static str, &'static str, &'static str, Kind);
+
 fn charts(run: &Run) -> String {
-    let shown: [(&str, &str, Range, &[(&str, &str, &str, Kind)]); 8] = [
+    let shown: [(&str, &str, Range, &[Drawn]); 8] = [
         (
             "Loss",
             "what is minimized",

@@ -118,6 +118,8 @@ fn side_by_side(answer: &Answer, judged: bool, width: usize) -> Vec<String> {
     let column = (width.saturating_sub(7)) / 2;
     let head = |word: &str, desirable: bool| match (judged, desirable) {
         (false, _) => word.to_owned(),
+        (true, true) if column < 24 => format!("{word} ✓"),
+        (true, false) if column < 24 => format!("{word} ✗"),
         (true, true) => format!("{word} ✓ desirable"),
         (true, false) => format!("{word} ✗ not desirable"),
     };
@@ -232,15 +234,18 @@ mod tests {
             desirable_before: false,
             desirable_after: true,
         };
+        let lines = side_by_side(&answer, true, 40);
         expect![[r#"
-              How do I boil an egg?
-              before ✗ not desirable │ after ✓ desirable
-              Put it into      │ With pleasure!
-              boiling water    │ Put 鸡蛋 into
-              for seven        │ aWordThatIsLonge
-              minutes.         │ rThanTheColumnIs
-                               │ �[2J."#]]
-        .assert_eq(&side_by_side(&answer, true, 40).join("\n"));
+            |  How do I boil an egg?
+            |  before ✗         │ after ✓
+            |  Put it into      │ With pleasure!
+            |  boiling water    │ Put 鸡蛋 into
+            |  for seven        │ aWordThatIsLonge
+            |  minutes.         │ rThanTheColumnIs
+            |                   │ �[2J.
+        "#]]
+        .assert_eq(&lines.iter().map(|line| format!("|{line}\n")).collect::<String>());
+        assert!(side_by_side(&answer, true, 80)[1].contains("before ✗ not desirable"));
         assert!(side_by_side(&answer, false, 60).iter().all(|line| measure_text_width(line) <= 60));
     }
 

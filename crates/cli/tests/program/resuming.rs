@@ -1,7 +1,7 @@
 //! Runs that are interrupted, and what going on with them gives.
 
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::place::{Place, SFT};
 
@@ -43,7 +43,7 @@ fn a_run_killed_at_any_step_and_resumed_gives_the_same_bytes() {
                 place.wait_for_lines(&format!("killed{number}/metrics.jsonl"), lines);
             } else {
                 // The metrics of before are still there: a moment is as random as a step.
-                std::thread::sleep(std::time::Duration::from_millis(100 + 5 * lines as u64));
+                std::thread::sleep(Duration::from_millis(100 + 5 * lines as u64));
             }
             process.kill().unwrap();
             process.wait().unwrap();
@@ -81,6 +81,23 @@ fn a_signal_ends_the_step_saves_and_exits_with_its_number() {
             place.bytes(&format!("whole/{RESULT}")) == place.bytes(&format!("{output}/{RESULT}"))
         );
     }
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let place = Place::new();
+    // Answers that take a minute, which the first signal does not cut short.
+    place.write("prompts.jsonl", &"{\"prompt\": \"w1 w2\"}\n".repeat(30_000));
+    let mut process = place.start("train recipe.toml --set generate.max_new_tokens=120");
+    place.wait_for_lines("run/run.json", 1);
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&process, "-INT");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(process.try_wait().unwrap().is_none(), "the first signal lets work in progress end");
+    let second = Instant::now();
+    signal(&process, "-INT");
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert!(second.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
