@@ -29,7 +29,7 @@ pub struct Learner {
 
 enum Trained {
     /// An adapter beside a frozen base; `start` is a frozen copy where rewards are measured against it.
-    Adapter { policy: Adapter, gradients: Adapter, start: Option<Adapter> },
+    Adapter { policy: Box<Adapter>, gradients: Box<Adapter>, start: Option<Box<Adapter>> },
     /// All weights; `start` is a frozen copy where an objective needs a reference.
     Full { gradients: Box<Weights>, start: Option<Box<Model>> },
 }
@@ -81,9 +81,13 @@ impl Learner {
                 let needs_start = objective.reference == RecipeReference::Start
                     && objective.name != ObjectiveName::Sft;
                 Trained::Adapter {
-                    policy,
-                    gradients: Adapter::zeros(device, &inputs.config, lora)?,
-                    start: if needs_start { Some(start(inputs.recipe.seed)?) } else { None },
+                    policy: Box::new(policy),
+                    gradients: Box::new(Adapter::zeros(device, &inputs.config, lora)?),
+                    start: if needs_start {
+                        Some(Box::new(start(inputs.recipe.seed)?))
+                    } else {
+                        None
+                    },
                 }
             }
             None => Trained::Full {
@@ -125,7 +129,7 @@ impl Learner {
     pub fn reference(&self, objective: ObjectiveName) -> Reference<'_> {
         match &self.trained {
             _ if objective == ObjectiveName::Sft => Reference::None,
-            Trained::Adapter { start, .. } => Reference::Along(start.as_ref()),
+            Trained::Adapter { start, .. } => Reference::Along(start.as_deref()),
             Trained::Full { start, .. } => {
                 start.as_deref().map_or(Reference::None, Reference::Apart)
             }
