@@ -140,7 +140,7 @@ impl Checkpoint {
         if stored.shape != shape {
             return Err(Error::input(
                 format!(
-                    "{name} in '{}' has shape {:?}, config.json asks for {shape:?}",
+                    "{name} in '{}' has shape {:?}, expected {shape:?}",
                     stored.file.display(),
                     stored.shape
                 ),
