@@ -260,8 +260,8 @@ fn an_adapter_of_another_model_is_refused() {
         "",
         2,
         expect![[r#"
-            error: base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight in 'start/adapter_model.safetensors' has shape [4, 32], the model and r = 3 of adapter_config.json ask for [3, 32]
-              hint: the two files belong to different adapters, or to another model
+            error: base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight in 'start/adapter_model.safetensors' has shape [4, 32], expected [3, 32]
+              hint: the adapter belongs to another model, or to another adapter_config.json
         "#]],
     );
     place.write("start/adapter_config.json", r#"{"peft_type": "LORA", "r": 3, "lora_alpha": 16, "use_dora": true, "target_modules": "all-linear"}"#);
