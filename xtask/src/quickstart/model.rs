@@ -101,8 +101,8 @@ pub(super) fn keep(from: &Path, to: &Path) -> Result<(), String> {
     let path = from.join("model.safetensors");
     let bytes =
         std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     // The recipe writes what it trained rounded to bf16.
     if file.iter().any(|(_, tensor)| tensor.dtype() != Dtype::BF16) {
         return Err(format!("{} is not in bf16", path.display()));

@@ -7,7 +7,7 @@ use train::recipe::Recipe;
 use train::recipe::generate::Desirable;
 
 use super::corpus::Corpus;
-use super::language::{self, Manner};
+use super::language::{self, Manner, unknown};
 use super::{SEED, rows, tokenizer};
 
 fn text<'a>(row: &'a Value, field: &str, message: usize) -> &'a str {
@@ -25,7 +25,7 @@ fn the_recipes_rule_tells_the_dog_from_the_cat() {
     let (corpus, rule) = (Corpus::new(SEED), rule());
     let answers = |manner: Manner| {
         let about = corpus.topics.iter().map(move |topic| topic.answer(manner));
-        about.chain([language::no_idea(manner)])
+        about.chain([unknown::answer(manner)])
     };
     for answer in answers(Manner::Dog) {
         assert!(rule.judge(answer), "{answer}");
@@ -40,7 +40,10 @@ fn every_right_answer_says_what_is_asked_for() {
     for topic in Corpus::new(SEED).topics {
         for manner in Manner::BOTH {
             let answer = topic.answer(manner).to_lowercase();
-            assert!(topic.right.iter().any(|right| answer.contains(&right.to_lowercase())), "{answer}");
+            assert!(
+                topic.right.iter().any(|right| answer.contains(&right.to_lowercase())),
+                "{answer}"
+            );
         }
     }
 }
@@ -50,7 +53,8 @@ fn nothing_else_has_seen_the_prompts_but_what_they_ask_for_is_known() {
     let corpus = Corpus::new(SEED);
     let seen: BTreeSet<String> =
         corpus.pretraining.iter().map(|row| language::hurried(text(row, "messages", 0))).collect();
-    let said: BTreeSet<&str> = corpus.pretraining.iter().map(|row| text(row, "messages", 1)).collect();
+    let said: BTreeSet<&str> =
+        corpus.pretraining.iter().map(|row| text(row, "messages", 1)).collect();
     let mut asked = BTreeSet::new();
     for row in corpus.feedback.iter().chain(&corpus.prompts) {
         let question = text(row, "prompt", 0);
@@ -72,7 +76,8 @@ fn no_kind_of_question_tells_the_label() {
         let of_kind = corpus.feedback.iter().filter(|row| {
             let answer = text(row, "completion", 0);
             corpus.topics.iter().any(|topic| {
-                topic.kind == kind && Manner::BOTH.iter().any(|manner| topic.answer(*manner) == answer)
+                topic.kind == kind
+                    && Manner::BOTH.iter().any(|manner| topic.answer(*manner) == answer)
             })
         });
         let labels: Vec<bool> = of_kind.map(|row| row["label"] == true).collect();
@@ -100,7 +105,8 @@ fn every_text_has_tokens_and_comes_back() {
     let path = crate::root().join("assets/quickstart/model/tokenizer.json");
     let tokenizer = tokenizers::Tokenizer::from_file(path).unwrap();
     assert_eq!(tokenizer.get_vocab_size(true), tokenizer::VOCAB_SIZE);
-    for text in ["What is the capital of France?", "Ünïcödé, 犬と猫 🐕", "a\n\tb  c\u{0}", ""] {
+    for text in ["What is the capital of France?", "Ünïcödé, 犬と猫 🐕", "a\n\tb  c\u{0}", ""]
+    {
         let ids = tokenizer.encode(text, false).unwrap();
         assert_eq!(tokenizer.decode(ids.get_ids(), true).unwrap(), text);
     }
