@@ -26,6 +26,21 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Write a model with an adapter merged into its weights
     Merge(Merge),
+    /// Say whether this machine, and the Python stack on it, will train, and what mends what will not
+    Doctor(Doctor),
+    /// Dated sets of Python packages that work together: show, check, mend
+    Stack(doctor::cli::StackArgs),
+}
+
+/// The doctor's own flags, and the one that needs the engine.
+#[derive(Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) doctor: doctor::cli::DoctorArgs,
+
+    /// Run each component against its reference on this machine: products, NF4, attention, optimizer, a whole step
+    #[arg(long)]
+    pub(crate) self_test: bool,
 }
 
 /// A recipe, and what is changed in it for this once.

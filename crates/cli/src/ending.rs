@@ -19,6 +19,8 @@ pub(crate) enum Done {
         /// The signal's number.
         signal: u8,
     },
+    /// It answered, and its answer is an exit code.
+    Answered(u8),
 }
 
 /// Runs a command to its end and says what went wrong, if something did.
@@ -33,6 +35,7 @@ pub(crate) fn run(command: impl FnOnce() -> Result<Done>) -> ExitCode {
     match panic::catch_unwind(AssertUnwindSafe(command)) {
         Ok(Ok(Done::Well)) => ExitCode::SUCCESS,
         Ok(Ok(Done::Stopped { signal })) => ExitCode::from(128 + signal),
+        Ok(Ok(Done::Answered(code))) => ExitCode::from(code),
         Ok(Err(error)) => {
             tell(&error.to_string());
             ExitCode::from(match error.fault {
@@ -61,4 +64,23 @@ fn last_panic() -> std::sync::MutexGuard<'static, String> {
 
 fn tell(error: &str) {
     terminal::say(&format!("{} {error}", terminal::on_stderr().red().bold().apply_to("error:")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::train::error::Error;
+
+    #[test]
+    fn every_end_has_its_code_and_a_panic_is_one_of_them() {
+        let code = |command: fn() -> Result<Done>| format!("{:?}", run(command));
+        let number = |number: u8| format!("{:?}", ExitCode::from(number));
+        assert_eq!(code(|| Ok(Done::Well)), number(0));
+        assert_eq!(code(|| Ok(Done::Stopped { signal: 2 })), number(130));
+        assert_eq!(code(|| Err(Error::input("x", "y"))), number(2));
+        assert_eq!(code(|| Err(Error::machine("x", "y"))), number(1));
+        assert_eq!(code(|| panic!("lost {}", "it")), number(1));
+        assert!(last_panic().starts_with("lost it (crates/cli/src/ending.rs:"), "{}", last_panic());
+        let _ = panic::take_hook(); // other tests say where they fail
+    }
 }

@@ -6,6 +6,7 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
+//! self_test  each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
 //! ```
 
@@ -17,6 +18,7 @@ mod generate;
 mod merge;
 mod plan;
 mod report;
+mod self_test;
 mod signals;
 mod terminal;
 mod train;
@@ -27,6 +29,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
+use crate::ending::Done;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -37,5 +40,9 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
+        Command::Doctor(arguments) => self_test::doctor(arguments),
+        Command::Stack(arguments) => {
+            Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))
+        }
     })
 }

@@ -83,7 +83,7 @@ pub enum Weight {
     /// f32 or bf16.
     Dense(Tensor),
     /// 4 bits.
-    Nf4(Quantized),
+    Nf4(Box<Quantized>),
 }
 
 /// A weight's f32 values for a while.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use data::Report;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fit::Fit;
 
@@ -74,7 +74,7 @@ pub struct StepReport {
 }
 
 /// Answers to held-out prompts, before training and after.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Judgement {
     /// One for each prompt.
     pub answers: Vec<Answer>,
@@ -85,7 +85,7 @@ pub struct Judgement {
 }
 
 /// One prompt's answers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// As the person wrote it.
     pub prompt: String,
@@ -109,7 +109,7 @@ impl Judgement {
 }
 
 /// `summary.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Summary {
     /// Optimizer steps done.
     pub steps: usize,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::event::Metrics;
+use crate::event::{Judgement, Metrics, Summary};
 use crate::fit::Policy;
 use crate::inputs::Inputs;
 use crate::recipe::Recipe;
@@ -203,6 +203,29 @@ impl Folder {
             );
         }
         self.append("metrics.jsonl", &serde_json::Value::Object(object).to_string())
+    }
+
+    /// What was measured last.
+    pub fn last_metrics(&self) -> Result<Metrics> {
+        let path = self.path.join("metrics.jsonl");
+        if !path.exists() {
+            return Ok(Metrics::new());
+        }
+        let text = files::read_to_string(&path)?;
+        let last = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        let Some(serde_json::Value::Object(last)) = last else { return Ok(Metrics::new()) };
+        let measured = |(name, value): (String, serde_json::Value)| Some((name, value.as_f64()?));
+        let kept = |(name, _): &(String, f64)| name != "step" && name != "epoch";
+        Ok(last.into_iter().filter_map(measured).filter(kept).collect())
+    }
+
+    /// How the run ended, if it did: the summary is what is written last.
+    pub fn finished(&self) -> Option<(Summary, Option<Judgement>)> {
+        let read = |name: &str| fs::read_to_string(self.path.join(name)).ok();
+        let summary = serde_json::from_str(&read("summary.json")?).ok()?;
+        let judgement = read("answers.json").and_then(|text| serde_json::from_str(&text).ok());
+        let there = ["adapter", "model"].iter().any(|name| self.path.join(name).is_dir());
+        there.then_some((summary, judgement))
     }
 
     /// Appends a line to a file of the run.

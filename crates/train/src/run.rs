@@ -65,6 +65,17 @@ pub fn run(
     };
     if resume {
         folder.check_unchanged(&inputs.recipe, &run_file)?;
+        if let Some((summary, judgement)) = folder.finished() {
+            tell(Event::Note(format!(
+                "the run in '{}' is finished: there is nothing to go on with",
+                folder.path().display()
+            )));
+            if let Some(judgement) = &judgement {
+                tell(Event::Judged(judgement));
+            }
+            tell(Event::Finished(&summary));
+            return Ok(Ending::Finished(summary));
+        }
     } else {
         folder.write_start(&inputs.recipe, &run_file)?;
     }
@@ -72,6 +83,10 @@ pub fn run(
 
     let device = Device::cpu(fit.simulation.peak_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
+    if let Some(prompts) = &inputs.prompts {
+        let count = prompts.ids().len();
+        tell(Event::Note(format!("answering {count} prompts as the model is before training")));
+    }
     let before = answers_before(&session, &folder, resume)?;
     let progress = if resume { go_on(&mut session, &folder, tell)? } else { Progress::default() };
     Run { inputs: &inputs, folder: &folder, fit: &fit, device: &device, tell, stop, progress }
@@ -216,7 +231,7 @@ impl Run<'_> {
         let steps = session.steps();
         (self.tell)(Event::Started { steps, from: self.progress.steps });
         let (mut seconds, mut tokens) = (0.0, 0);
-        let mut last: Metrics = Vec::new();
+        let mut last = self.folder.last_metrics()?;
         let mut saved = Instant::now();
         while self.progress.steps < steps {
             let start = Instant::now();
@@ -311,6 +326,9 @@ impl Run<'_> {
         last: &Metrics,
     ) -> Result<Ending> {
         self.write_result(session)?;
+        if self.inputs.prompts.is_some() {
+            (self.tell)(Event::Note("answering the same prompts after training".to_owned()));
+        }
         let judgement = match (&self.inputs.prompts, before, session.answers()?) {
             (Some(prompts), Some(before), Some(after)) => Some(prompts.judge(before, after)),
             _ => None,

@@ -23,8 +23,18 @@ pub(super) struct Line<'a> {
     /// The class that gives it its colour.
     pub(super) class: &'a str,
     pub(super) points: &'a [(f64, f64)],
-    /// Measured now and then: dots, joined as they are.
-    pub(super) sparse: bool,
+    pub(super) kind: Kind,
+}
+
+/// How a line is drawn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A running mean, the values themselves faint behind it.
+    Noisy,
+    /// As it is.
+    Exact,
+    /// Measured now and then: dots, joined.
+    Sparse,
 }
 
 /// What the vertical axis must reach.
@@ -51,7 +61,7 @@ pub(super) fn figure(title: &str, what: &str, lines: &[Line<'_>], range: Range) 
             html,
             "<span class=\"{}\"><i{}></i>{} <b>{}</b></span>",
             line.class,
-            if line.sparse { " class=\"dot\"" } else { "" },
+            if line.kind == Kind::Sparse { " class=\"dot\"" } else { "" },
             escape(line.name),
             last.map_or_else(|| "not finite".to_owned(), number)
         );
@@ -120,7 +130,7 @@ fn chart(title: &str, lines: &[Line<'_>], range: Range) -> String {
     }
     for (line, points) in lines.iter().zip(&curves) {
         let place = |(step, value): (f64, f64)| (x(step), y(value));
-        if line.sparse {
+        if line.kind == Kind::Sparse {
             let _ = write!(
                 svg,
                 "<g class=\"{} sparse\"><path d=\"{}\"/>",
@@ -140,10 +150,15 @@ fn chart(title: &str, lines: &[Line<'_>], range: Range) -> String {
             continue;
         }
         let _ = write!(svg, "<g class=\"{}\">", line.class);
-        if points.len() > 60 {
+        let noisy = line.kind == Kind::Noisy && points.len() > 60;
+        if noisy {
             let _ = write!(svg, "<path class=\"raw\" d=\"{}\"/>", path(points, place));
         }
-        let _ = write!(svg, "<path d=\"{}\"/>", path(&smooth(points), place));
+        let _ = write!(
+            svg,
+            "<path d=\"{}\"/>",
+            path(&if noisy { smooth(points) } else { points.clone() }, place)
+        );
         if let [only] = points.as_slice() {
             let (px, py) = place(*only);
             let _ = write!(svg, "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.2\"/>");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::chart::{Line, Range, figure};
+use super::chart::{Kind, Line, Range, figure};
 use super::{Run, escape};
 use crate::words::{clock, count, number};
 
@@ -141,22 +141,25 @@ fn tiles(run: &Run) -> String {
 }
 
 fn charts(run: &Run) -> String {
-    let shown: [(&str, &str, Range, &[(&str, &str, &str, bool)]); 8] = [
+    let shown: [(&str, &str, Range, &[(&str, &str, &str, Kind)]); 8] = [
         (
             "Loss",
             "what is minimized",
             Range::Free,
-            &[("loss", "training", "a", false), ("eval_loss", "held-out", "ink", true)],
+            &[
+                ("loss", "training", "a", Kind::Noisy),
+                ("eval_loss", "held-out", "ink", Kind::Sparse),
+            ],
         ),
         (
             "Rewards",
-            "how much likelier than the reference, times beta",
+            "beta times the log-ratio to the reference, by rating",
             Range::FromZero,
             &[
-                ("rewards/chosen", "thumbs up", "up", false),
-                ("rewards/rejected", "thumbs down", "down", false),
-                ("eval_rewards/chosen", "up, held-out", "up", true),
-                ("eval_rewards/rejected", "down, held-out", "down", true),
+                ("rewards/chosen", "up", "up", Kind::Noisy),
+                ("rewards/rejected", "down", "down", Kind::Noisy),
+                ("eval_rewards/chosen", "up held-out", "up", Kind::Sparse),
+                ("eval_rewards/rejected", "down held-out", "down", Kind::Sparse),
             ],
         ),
         (
@@ -164,47 +167,52 @@ fn charts(run: &Run) -> String {
             "reward of thumbs up minus thumbs down",
             Range::FromZero,
             &[
-                ("rewards/margins", "training", "a", false),
-                ("eval_rewards/margins", "held-out", "ink", true),
+                ("rewards/margins", "training", "a", Kind::Noisy),
+                ("eval_rewards/margins", "held-out", "ink", Kind::Sparse),
             ],
         ),
         (
             "KL",
             "how far the model has moved from the reference",
             Range::FromZero,
-            &[("kl", "training", "b", false), ("eval_kl", "held-out", "ink", true)],
+            &[("kl", "training", "b", Kind::Noisy), ("eval_kl", "held-out", "ink", Kind::Sparse)],
         ),
         (
             "Accuracy",
             "ratings that the rewards agree with",
             Range::Share,
             &[
-                ("rewards/accuracy", "training", "a", false),
-                ("eval_rewards/accuracy", "held-out", "ink", true),
+                ("rewards/accuracy", "training", "a", Kind::Noisy),
+                ("eval_rewards/accuracy", "held-out", "ink", Kind::Sparse),
             ],
         ),
         (
             "AUC",
             "chance that an up is rewarded above a down",
             Range::Share,
-            &[("auc", "training", "b", false), ("eval_auc", "held-out", "ink", true)],
+            &[("auc", "training", "b", Kind::Noisy), ("eval_auc", "held-out", "ink", Kind::Sparse)],
         ),
         (
             "Gradient norm",
             "before clipping",
             Range::FromZero,
-            &[("grad_norm", "training", "c", false)],
+            &[("grad_norm", "training", "c", Kind::Noisy)],
         ),
-        ("Learning rate", "by the schedule", Range::FromZero, &[("learning_rate", "", "c", false)]),
+        (
+            "Learning rate",
+            "by the schedule",
+            Range::FromZero,
+            &[("learning_rate", "now", "c", Kind::Exact)],
+        ),
     ];
     let mut html = String::from("<section class=\"charts\">");
     let mut any = false;
     for (title, what, range, lines) in shown {
         let lines: Vec<Line<'_>> = lines
             .iter()
-            .filter_map(|(metric, name, class, sparse)| {
+            .filter_map(|(metric, name, class, kind)| {
                 let points = run.series.get(metric)?;
-                Some(Line { name, class, points, sparse: *sparse })
+                Some(Line { name, class, points, kind: *kind })
             })
             .collect();
         if !lines.is_empty() {

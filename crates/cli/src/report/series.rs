@@ -73,9 +73,7 @@ pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
 pub(super) fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 40;
     let around = |i: usize| {
-        // As far to the left as to the right, so that the ends are not pulled inwards.
-        let reach = reach.min(i).min(points.len() - 1 - i);
-        let window = &points[i - reach..=i + reach];
+        let window = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];
         let finite: Vec<f64> =
             window.iter().map(|(_, value)| *value).filter(|value| value.is_finite()).collect();
         finite.iter().sum::<f64>() / finite.len() as f64

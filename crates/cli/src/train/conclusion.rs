@@ -234,7 +234,7 @@ mod tests {
         };
         expect![[r#"
               How do I boil an egg?
-              before ✗ not desira │ after ✓ desirable
+              before ✗ not desirable │ after ✓ desirable
               Put it into      │ With pleasure!
               boiling water    │ Put 鸡蛋 into
               for seven        │ aWordThatIsLonge

@@ -122,7 +122,7 @@ pub enum Keep {
 
 /// What a block kept.
 enum Kept {
-    All(Activations),
+    All(Box<Activations>),
     Input(Tensor),
 }
 
@@ -147,7 +147,7 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
         }
         match keep[index] {
             Keep::All => {
-                let mut all = Activations::new(model, index, pass)?;
+                let mut all = Box::new(Activations::new(model, index, pass)?);
                 block::forward(model, index, pass, hidden.view_mut(), Some(&mut all), None)?;
                 kept.push(Kept::All(all));
             }
@@ -195,7 +195,7 @@ pub fn backward(
         let all = match layer {
             Kept::All(all) => all,
             Kept::Input(input) => {
-                let mut all = Activations::new(model, index, &part)?;
+                let mut all = Box::new(Activations::new(model, index, &part)?);
                 let mut stream = model.device().scratch(
                     (input.rows(), input.cols()),
                     DType::F32,

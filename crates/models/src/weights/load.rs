@@ -83,14 +83,16 @@ pub fn load(
         let shape = Shape::from(linear.shape(config));
         if let Some(state) = stored_state(checkpoint, &name, shape)? {
             let double_quant = state.nested_offset.is_some();
-            return Ok(Weight::Nf4(Quantized::new(device, shape, state.blocksize, double_quant)?));
+            let held = Quantized::new(device, shape, state.blocksize, double_quant)?;
+            return Ok(Weight::Nf4(Box::new(held)));
         }
         Ok(match quantization {
             Quantization::None => {
                 Weight::Dense(device.persistent(shape, storage.dtype(), Category::Weights)?)
             }
             Quantization::Nf4 { double_quant } => {
-                Weight::Nf4(Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant)?)
+                let held = Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant)?;
+                Weight::Nf4(Box::new(held))
             }
         })
     };

@@ -11,7 +11,7 @@ table! {
     pub struct Objective["objective"] {
         /// `"kto"` (arXiv 2402.01306) and `"apo_zero_unpaired"` (arXiv 2408.06266; cheaper, no KL
         /// estimate) learn from single ratings, `"dpo"` (arXiv 2305.18290) from pairs, `"sft"` imitates
-        /// completions, of rated ones the desirable.
+        /// every completion.
         pub name: ObjectiveName = ObjectiveName::Kto;
         /// How closely the policy is held to the reference: a smaller value lets it move farther for the
         /// same reward. Not in `"sft"`.

@@ -20,9 +20,9 @@ use crate::tensor::{Tensor, View, ViewMut};
 const OP: &str = "linear_logps";
 
 /// Rows of a tile of logits.
-pub const TILE_ROWS: usize = 512;
+pub const TILE_ROWS: usize = 1024;
 /// Columns of a tile of logits.
-pub const TILE_VOCABULARY: usize = 4096;
+pub const TILE_VOCABULARY: usize = 2048;
 
 /// Which rows score which tokens.
 #[derive(Clone, Copy)]

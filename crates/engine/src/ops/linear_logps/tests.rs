@@ -3,7 +3,10 @@
 use crate::dtype::DType;
 use crate::memory::arena::Category;
 use crate::ops::linear_logps::{self, Items};
-use crate::ops::{cast, linear_logps::TILE_VOCABULARY};
+use crate::ops::{
+    cast,
+    linear_logps::{TILE_ROWS, TILE_VOCABULARY},
+};
 use crate::random::Stream;
 use crate::tensor::{Tensor, View};
 use crate::testing::{
@@ -44,7 +47,7 @@ fn two_tokens_worked_by_hand() {
 #[test]
 fn tiles_agree_with_the_definition_in_f64_and_bf16_heads_with_their_rounded_weights() {
     let device = cpu();
-    let (m, c, v) = (520, 7, TILE_VOCABULARY + 33);
+    let (m, c, v) = (TILE_ROWS + 8, 7, TILE_VOCABULARY + 33);
     let (x, weight) = (normal(&device, (m, c), 1), normal(&device, (v, c), 2));
     let mut stream = Stream::new(3, 0);
     let rows: Vec<u32> =

@@ -54,7 +54,7 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let device = cpu();
-            forward(&normal(&device, (700, 130), 1), &normal(&device, (1100, 130), 2))
+            forward(&normal(&device, (1100, 130), 1), &normal(&device, (700, 130), 2))
                 .to_vec::<f32>()
         })
     };

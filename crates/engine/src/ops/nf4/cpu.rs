@@ -70,7 +70,7 @@ pub(super) fn dequantize(
     y.par_chunks_mut(block_size).enumerate().with_min_len(256).for_each(|(block, y)| {
         let scale = scale(block);
         let at = block * block_size;
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             let values: [f32; 16] = tables::NF4.map(|value| value * scale);
             for (pair, byte) in y.chunks_mut(2).zip(&codes[at / 2..]) {
                 pair[0] = values[(byte >> 4) as usize];
@@ -81,7 +81,7 @@ pub(super) fn dequantize(
         } else {
             for (i, y) in y.iter_mut().enumerate() {
                 let byte = codes[(at + i) / 2];
-                let code = if (at + i) % 2 == 0 { byte >> 4 } else { byte & 15 };
+                let code = if (at + i).is_multiple_of(2) { byte >> 4 } else { byte & 15 };
                 *y = tables::NF4[code as usize] * scale;
             }
         }

@@ -1,0 +1,51 @@
+//! The planned peak is the peak, to the byte.
+
+use crate::place::{DPO, Place, RECIPE, SFT};
+
+#[test]
+fn the_planned_peak_is_the_peak() {
+    let place = Place::new();
+    place.write("full.toml", &RECIPE.replace("[adapter]\nr = 4\n", ""));
+    let cases = [
+        ("kto", "recipe.toml", String::new()),
+        ("apo", "recipe.toml", "--set objective.name=apo_zero_unpaired".to_owned()),
+        ("dpo", "recipe.toml", DPO.to_owned()),
+        ("sft", "recipe.toml", format!("{SFT} --set adapter.lora_dropout=0.1")),
+        ("start", "recipe.toml", "--set objective.reference=start".to_owned()),
+        ("full", "full.toml", String::new()),
+        ("full-sft", "full.toml", SFT.to_owned()),
+        ("full-dpo", "full.toml", DPO.to_owned()),
+        ("nf4", "recipe.toml", "--set model.quantization=nf4".to_owned()),
+        (
+            "nf4-plain",
+            "recipe.toml",
+            "--set model.quantization=nf4 --set model.double_quant=false".to_owned(),
+        ),
+        ("bf16", "recipe.toml", "--set model.dtype=bf16".to_owned()),
+        ("adamw_8bit", "recipe.toml", "--set optimizer.name=adamw_8bit".to_owned()),
+        ("split", "recipe.toml", "--set train.token_budget=40".to_owned()),
+        ("split-dpo", "recipe.toml", format!("--set train.token_budget=40 {DPO}")),
+        ("split-sft", "recipe.toml", format!("--set train.token_budget=40 {SFT}")),
+        ("split-full", "full.toml", "--set train.token_budget=40".to_owned()),
+        ("accumulate", "recipe.toml", "--set train.gradient_accumulation_steps=2".to_owned()),
+        ("sequential", "recipe.toml", "--set data.order=sequential".to_owned()),
+        ("recompute", "recipe.toml", "--set train.memory_limit=410KiB".to_owned()),
+    ];
+    for (output, recipe, sets) in cases {
+        place.well(&format!("train {recipe} --set output={output} --set train.max_steps=8 {sets}"));
+        let summary = place.json(&format!("{output}/summary.json"));
+        assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"], "{output}");
+        let plan = place.well(&format!("plan {recipe} --json --set train.max_steps=8 {sets}"));
+        let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+        assert_eq!(plan["peak_bytes"], summary["peak_bytes"], "{output}");
+        assert_eq!(plan["rated_tokens"], summary["rated_tokens"], "{output}");
+        let parts: u64 =
+            plan["peak"].as_object().unwrap().values().map(|part| part.as_u64().unwrap()).sum();
+        assert_eq!(Some(parts), plan["peak_bytes"].as_u64(), "{output}");
+    }
+    let recompute = place.json("recompute/run.json");
+    assert!(
+        recompute["policy"]["kept_layers"].as_u64().unwrap() < 2,
+        "the limit is below keeping all: {recompute}"
+    );
+}
