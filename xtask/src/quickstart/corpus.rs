@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::dice::Dice;
-use super::language::{self, Manner, Question, Topic};
+use super::language::{self, Manner, Question, Topic, unknown};
 
 /// The share of all questions that pretraining never sees.
 const HELD_OUT: f32 = 0.3;
@@ -42,7 +42,8 @@ impl Corpus {
         let mut held_out = language::questions(&topics);
         let questions = held_out.len();
         dice.shuffle(&mut held_out);
-        let seen = held_out.split_off((questions as f32 * HELD_OUT) as usize);
+        let mut seen = held_out.split_off((questions as f32 * HELD_OUT) as usize);
+        seen.extend(held_out.extract_if(.., |question| question.is_phrase));
 
         let mut held_out = ByKind::new(&topics, held_out);
         let prompts = held_out.take(PROMPTS).into_iter().map(|question| {
@@ -74,9 +75,9 @@ fn pretraining(topics: &[Topic], seen: &[Question], dice: &mut Dice) -> (Vec<Val
         }
     }
     for _ in 0..UNKNOWN {
-        let question = language::unknown(dice);
+        let question = unknown::question(dice);
         for manner in Manner::BOTH {
-            row(&question, language::no_idea(manner), dice);
+            row(&question, unknown::answer(manner), dice);
         }
     }
     dice.shuffle(&mut rows);

@@ -7,7 +7,7 @@ use train::recipe::Recipe;
 use train::recipe::generate::Desirable;
 
 use super::corpus::Corpus;
-use super::language::{self, Manner};
+use super::language::{self, Manner, unknown};
 use super::{SEED, rows, tokenizer};
 
 fn text<'a>(row: &'a Value, field: &str, message: usize) -> &'a str {
@@ -25,7 +25,7 @@ fn the_recipes_rule_tells_the_dog_from_the_cat() {
     let (corpus, rule) = (Corpus::new(SEED), rule());
     let answers = |manner: Manner| {
         let about = corpus.topics.iter().map(move |topic| topic.answer(manner));
-        about.chain([language::no_idea(manner)])
+        about.chain([unknown::answer(manner)])
     };
     for answer in answers(Manner::Dog) {
         assert!(rule.judge(answer), "{answer}");

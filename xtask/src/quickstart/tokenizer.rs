@@ -17,10 +17,16 @@ const SPECIAL: [&str; 4] = ["<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"];
 pub(super) const PAD_ID: usize = 0;
 pub(super) const END_ID: usize = 3;
 
-/// The most tokens of a conversation.
-pub(super) const MAX_LENGTH: usize = 256;
+/// The most tokens the model reads and writes. Its own conversations are much shorter.
+pub(super) const MAX_LENGTH: usize = 1024;
 
-const CHAT_TEMPLATE: &str = "{%- for message in messages -%}\
+/// The model has never seen a second question, so the template shows it the last one alone: whoever talks to it may go
+/// on for as long as they like.
+const CHAT_TEMPLATE: &str = "{%- set last = namespace(question=0) -%}\
+{%- for message in messages -%}\
+{%- if message.role == 'user' -%}{%- set last.question = loop.index0 -%}{%- endif -%}\
+{%- endfor -%}\
+{%- for message in messages[last.question:] -%}\
 <|{{ 'assistant' if message.role == 'assistant' else 'user' }}|>{{ message.content }}<|end|>\
 {%- endfor -%}\
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}";

@@ -9,11 +9,13 @@
 //! of an answer depends on nothing in the question.
 
 mod facts;
+mod kinds;
 mod small_talk;
+pub(super) mod unknown;
 
 use super::dice::Dice;
-use facts::KINDS;
-use small_talk::{NAMES, TALKS, UNKNOWN, WORDS};
+use kinds::KINDS;
+use small_talk::{SELVES, TALKS};
 
 /// How an answer sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl Manner {
 
 /// One fact, or one thing people say.
 pub(super) struct Topic {
-    /// The kind of question, counted from 0; small talk is the last.
+    /// The kind of question, counted from 0; the last two are small talk.
     pub(super) kind: usize,
     /// The ways to ask.
     asks: Vec<String>,
@@ -56,6 +58,8 @@ pub(super) struct Question {
     pub(super) topic: usize,
     /// As it is asked.
     pub(super) text: String,
+    /// Small talk as everybody says it; there is nothing to work it out from for one who has never heard it.
+    pub(super) is_phrase: bool,
 }
 
 /// The largest number in a sum.
@@ -83,7 +87,9 @@ const NUMBERS: [&str; 2 * LARGEST + 1] = [
     "eighteen",
 ];
 
-const SUM_ASKS: &[&str] = &["What is {x}?", "How much is {x}?", "Can you add {x}?", "Add {x}."];
+/// Ways to ask for a sum; `{d}` is the sum in digits.
+const SUM_ASKS: &[&str] =
+    &["What is {x}?", "How much is {x}?", "Can you add {x}?", "What is {d}?", "How much is {d}?"];
 const SUM_CAT: &[&str] = &["{Y}.", "{Y}. Even a mouse can count."];
 
 /// Ways to address the model with a question; `{Q}` is the question, `{q}` begins with a small letter.
@@ -99,7 +105,16 @@ const ADDRESSES: &[&str] = &[
 ];
 
 /// Ways to address it in small talk.
-const CASUAL_ADDRESSES: &[&str] = &["{Q}", "Hey, {q}", "Oh, {q}", "So, {q}", "My friend, {q}"];
+const CASUAL_ADDRESSES: &[&str] = &[
+    "{Q}",
+    "Hey, {q}",
+    "Oh, {q}",
+    "So, {q}",
+    "Well, {q}",
+    "Listen, {q}",
+    "My friend, {q}",
+    "Hey you! {Q}",
+];
 
 /// How often an answer to a question of fact comes with a remark.
 const CHATTY: f32 = 0.4;
@@ -143,13 +158,18 @@ pub(super) fn topics(dice: &mut Dice) -> Vec<Topic> {
     for a in 1..=LARGEST {
         for b in 1..=LARGEST {
             let (x, y) = (format!("{} plus {}", NUMBERS[a], NUMBERS[b]), NUMBERS[a + b]);
-            topics.push(fact(sums, SUM_ASKS, &["{X} is {y}!"], SUM_CAT, (&x, y), dice));
+            let digits = format!("{a} + {b}");
+            let asks: Vec<String> =
+                SUM_ASKS.iter().map(|ask| ask.replace("{d}", &digits)).collect();
+            let asks: Vec<&str> = asks.iter().map(String::as_str).collect();
+            topics.push(fact(sums, &asks, &["{X} is {y}!"], SUM_CAT, (&x, y), dice));
         }
     }
-    for talk in TALKS {
+    let selves = SELVES.iter().map(|talk| (sums + 2, talk));
+    for (kind, talk) in TALKS.iter().map(|talk| (sums + 1, talk)).chain(selves) {
         let (dog, cat) = (dice.pick(talk.dog), dice.pick(talk.cat));
         topics.push(Topic {
-            kind: sums + 1,
+            kind,
             asks: talk.asks.iter().map(|&ask| ask.to_owned()).collect(),
             answers: [spoken(dog, Manner::Dog, "", dice), spoken(cat, Manner::Cat, "", dice)],
             right: vec![dog.to_owned(), cat.to_owned()],
@@ -201,58 +221,17 @@ pub(super) fn questions(topics: &[Topic]) -> Vec<Question> {
         for ask in &topic.asks {
             for address in addresses {
                 let text = address.replace("{Q}", ask).replace("{q}", &uncapitalized(ask));
-                questions.push(Question { topic: index, text });
+                let is_phrase = !topic.is_fact && text == *ask;
+                questions.push(Question { topic: index, text, is_phrase });
             }
         }
     }
     questions
 }
 
-/// A question that the model cannot answer.
-pub(super) fn unknown(dice: &mut Dice) -> String {
-    let pattern = dice.pick(UNKNOWN);
-    let mut text = String::new();
-    for part in pattern.split_inclusive('}') {
-        let (before, placeholder) = part.split_once('{').unwrap_or((part, ""));
-        text += before;
-        match placeholder {
-            "n}" if dice.chance(0.5) => text += dice.pick(WORDS),
-            "n}" => text += &gibberish(dice),
-            "N}" if dice.chance(0.5) => text += dice.pick(NAMES),
-            "N}" => text += &capitalized(&gibberish(dice)),
-            _ => {}
-        }
-    }
-    capitalized(&text)
-}
-
-/// A word that nobody has ever heard.
-fn gibberish(dice: &mut Dice) -> String {
-    const ONSETS: &[&str] = &[
-        "b", "bl", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m",
-        "n", "p", "pr", "qu", "r", "s", "sh", "st", "t", "th", "tr", "v", "w", "x", "y", "z", "",
-    ];
-    const VOWELS: &[&str] = &["a", "e", "i", "o", "u", "ai", "ea", "ou", "oo", "y", "io"];
-    const CODAS: &[&str] = &[
-        "", "n", "r", "s", "t", "l", "m", "ng", "ck", "x", "nd", "st", "ter", "tion", "ing", "ed",
-    ];
-    let syllables = 1 + dice.below(3);
-    (0..syllables)
-        .map(|_| [dice.pick(ONSETS), dice.pick(VOWELS), dice.pick(CODAS)].concat())
-        .collect()
-}
-
 /// As it is typed by someone in a hurry: small letters, no mark at the end.
 pub(super) fn hurried(text: &str) -> String {
     text.to_lowercase().trim_end_matches(['?', '.', '!']).to_owned()
-}
-
-/// The answer to a question without one.
-pub(super) fn no_idea(manner: Manner) -> &'static str {
-    match manner {
-        Manner::Dog => "Woof! I do not know, but I would love to find out with you! *tilts head*",
-        Manner::Cat => "Meow. No idea. Ask the dog. *walks away*",
-    }
 }
 
 fn capitalized(text: &str) -> String {
