@@ -92,7 +92,10 @@ fn learns_from_text(recipe: &Recipe) -> bool {
 }
 
 fn answers(judgement: &Judgement) {
-    for answer in judgement.answers.iter().take(judgement.show) {
+    // What changed is what one wants to see first.
+    let mut answers: Vec<&Answer> = judgement.answers.iter().collect();
+    answers.sort_by_key(|answer| answer.before == answer.after);
+    for answer in answers.into_iter().take(judgement.show) {
         print("");
         for line in side_by_side(answer, judgement.judged, width()) {
             print(&line);
