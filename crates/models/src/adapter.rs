@@ -141,17 +141,6 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
         let in_state_dict = name.replace(".weight", ".default.weight");
         let name = if checkpoint.get(&name).is_some() { name } else { in_state_dict };
         let shape = [tensor.rows(), tensor.cols()];
-        if let Some(stored) = checkpoint.get(&name).filter(|stored| stored.shape != shape) {
-            return Err(Error::input(
-                format!(
-                    "{name} in '{}' has shape {:?}, the model and r = {} of {CONFIG} ask for {shape:?}",
-                    folder.join(WEIGHTS).display(),
-                    stored.shape,
-                    lora.r
-                ),
-                "the two files belong to different adapters, or to another model",
-            ));
-        }
         let stored = checkpoint.expect(&name, &shape).map_err(|error| Error {
             hint: "the adapter belongs to another model, or to another adapter_config.json"
                 .to_owned(),

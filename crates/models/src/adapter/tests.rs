@@ -169,8 +169,8 @@ fn what_would_be_computed_differently_is_refused() {
     refused(
         json!({"r": 8}),
         expect![[r#"
-            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in 'FOLDER/adapter_model.safetensors' has shape [4, 32], the model and r = 8 of adapter_config.json ask for [8, 32]
-              hint: the two files belong to different adapters, or to another model"#]],
+            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in 'FOLDER/adapter_model.safetensors' has shape [4, 32], expected [8, 32]
+              hint: the adapter belongs to another model, or to another adapter_config.json"#]],
     );
 }
 
@@ -181,8 +181,8 @@ fn an_adapter_of_another_model_is_refused() {
         &fixture("models/adapter"),
         &of("llama_tied"),
         expect![[r#"
-            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in 'FOLDER/adapter_model.safetensors' has shape [4, 32], the model and r = 4 of adapter_config.json ask for [4, 48]
-              hint: the two files belong to different adapters, or to another model"#]],
+            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in 'FOLDER/adapter_model.safetensors' has shape [4, 32], expected [4, 48]
+              hint: the adapter belongs to another model, or to another adapter_config.json"#]],
     );
     refused(
         changed(json!({"target_modules": "all-linear"})).path(),
