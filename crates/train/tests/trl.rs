@@ -1,6 +1,6 @@
 //! The runs of fixtures/trl, repeated: recipe in, metrics and weights out, within rounding of the Python stack.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use models::checkpoint::Checkpoint;
@@ -55,7 +55,7 @@ fn check_log(case: &str, source: &Path, output: &Path) {
     }
 }
 
-fn check_weights(case: &str, ours: &PathBuf, theirs: &PathBuf) {
+fn check_weights(case: &str, ours: &Path, theirs: &Path) {
     let (ours, theirs) =
         (Checkpoint::open_file(ours).unwrap(), Checkpoint::open_file(theirs).unwrap());
     assert!(ours.names().eq(theirs.names()), "{case}: the names of the tensors");
