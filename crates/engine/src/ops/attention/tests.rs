@@ -22,8 +22,11 @@ fn heads(
     }
 }
 
-/// A packed batch: each root is (prompt length, lengths of its children).
-fn trees(roots: &[(usize, &[usize])]) -> (Vec<Segment>, usize) {
+/// Each root is (prompt length, lengths of its children).
+type Roots = &'static [(usize, &'static [usize])];
+
+/// A packed batch.
+fn trees(roots: Roots) -> (Vec<Segment>, usize) {
     let (mut segments, mut row) = (Vec::new(), 0);
     for (len, children) in roots {
         let start = row;
@@ -111,7 +114,7 @@ fn two_keys_worked_by_hand() {
 
 #[test]
 fn trees_agree_with_the_definition_in_f64() {
-    let cases: [(&[(usize, &[usize])], Heads); 5] = [
+    let cases: [(Roots, Heads); 5] = [
         (&[(1, &[])], heads(1, 1, 7, None)),
         (&[(47, &[33, 1, 7])], heads(4, 2, 8, None)),
         (&[(130, &[70, 7]), (1, &[300]), (33, &[])], heads(6, 2, 5, None)),
@@ -167,7 +170,7 @@ fn rows_without_a_segment_are_left_alone() {
 
 #[test]
 fn gradients_match_finite_differences_and_overwrite_what_is_there() {
-    let cases: [(&[(usize, &[usize])], Heads); 3] = [
+    let cases: [(Roots, Heads); 3] = [
         (&[(7, &[33, 1])], heads(2, 1, 4, None)),
         (&[(70, &[7, 130]), (1, &[])], heads(4, 2, 3, None)),
         (&[(47, &[33])], heads(2, 2, 4, Some(20))),

@@ -12,7 +12,7 @@ use crate::testing::{cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
 fn narrowing_rounds_to_the_nearest_and_ties_to_even_and_widening_is_exact() {
     let device = cpu();
     // 1 + 2^-8 lies between 1 and 1 + 2^-7: a tie, to even; 1 + 3 * 2^-8 ties upwards.
-    let x = tensor(&device, (1, 4), &[1.00390625, 1.01171875, -2.0, 1e-40]);
+    let x = tensor(&device, (1, 4), &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -2.0, 1e-40]);
     let mut narrow = device.scratch((1, 4), DType::BF16, Category::Workspace).unwrap();
     cast::forward(x.view(), narrow.view_mut()).unwrap();
     let bits: Vec<u16> = narrow.as_slice::<bf16>().iter().map(|v| v.to_bits()).collect();
