@@ -39,7 +39,7 @@ pub fn dot(y: &[f32], direction: &[f32]) -> f64 {
 
 /// Runs `body` on `plan` and on `cpu` and asserts that both took the same bytes of their arenas, by category.
 pub fn plan_takes_what_cpu_takes(body: impl Fn(&Device)) {
-    let (plan, cpu) = (Device::plan(), cpu());
+    let (plan, cpu) = (Device::plan_for(crate::device::Kind::Cpu), cpu());
     body(&plan);
     body(&cpu);
     assert_eq!(plan.peak_bytes(), cpu.peak_bytes(), "peak bytes on plan and on the CPU");

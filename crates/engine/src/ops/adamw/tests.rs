@@ -7,7 +7,15 @@ use crate::random::Stream;
 use crate::testing::{assert_close, cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
 
 fn hyper(step: u64, weight_decay: f64) -> Hyper {
-    Hyper { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, step }
+    Hyper {
+        learning_rate: 1e-2,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay,
+        step,
+        gradient_scale: 1.0,
+    }
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn plan_books_it() {
         nf4::dequantize(&quantized, x.view_mut()).unwrap();
     });
     // 0.5 bytes of codes, 1/64 of absmax codes and 4/(64 * 256) of nested absmax a parameter, besides alignment.
-    let plan = crate::device::Device::plan();
+    let plan = crate::device::Device::plan_for(crate::device::Kind::Cpu);
     let _weight = Quantized::new(&plan, (4096, 4096).into(), 64, true).unwrap();
     let expected = 4096.0 * 4096.0 * (0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0));
     assert_eq!(plan.used_bytes(), expected as usize + 256);

@@ -1,0 +1,12 @@
+//! The CUDA device: NVIDIA's driver, loaded at run time, and nothing else required.
+//!
+//! [`Cuda::open`] finds the driver, a GPU and its context; ops launch kernels of committed PTX on one compute
+//! stream through [`Cuda::launch`]. Everything is ordered by that stream, so a tensor may be dropped while kernels
+//! that use it wait. An error that a GPU reports late is kept and returned by the next call that can fail.
+
+mod context;
+pub mod host;
+mod launch;
+
+pub use context::{Cuda, Properties};
+pub(crate) use launch::{Arg, Module};
