@@ -431,7 +431,7 @@ fn bytes_of_mut<T: Element>(values: &mut [T]) -> &mut [u8] {
 
 #[cfg(test)]
 mod tests {
-    use crate::device::Device;
+    use crate::device::{Device, Kind};
     use crate::dtype::DType;
     use crate::memory::arena::Category;
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 
+use super::gemm::Gemm;
 use super::launch::Loaded;
 use crate::error::{Error, Result};
 
@@ -39,6 +40,7 @@ pub struct Cuda {
     /// Copies between host and device beside the step.
     copy_stream: sys::CUstream,
     pub(super) modules: Mutex<HashMap<String, Loaded>>,
+    gemm: Gemm,
     /// The first error of a call that cannot return one.
     late: Mutex<Option<(&'static str, CUresult)>>,
 }
@@ -106,12 +108,14 @@ impl Cuda {
                 check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))?;
                 Ok(stream)
             };
+            let (stream, copy_stream) = (stream()?, stream()?);
             Ok(Cuda {
+                gemm: Gemm::new(&properties)?,
                 properties,
                 device,
                 context,
-                stream: stream()?,
-                copy_stream: stream()?,
+                stream,
+                copy_stream,
                 modules: Mutex::default(),
                 late: Mutex::default(),
             })
@@ -126,6 +130,11 @@ impl Cuda {
     /// Number of multiprocessors.
     pub(crate) fn multiprocessors(&self) -> u32 {
         self.properties.multiprocessors
+    }
+
+    /// What its matrix products are computed with.
+    pub fn gemm(&self) -> &Gemm {
+        &self.gemm
     }
 
     /// The stream of all kernels.
@@ -186,6 +195,8 @@ impl Drop for Cuda {
         // because of one.
         unsafe {
             let _ = sys::cuCtxSetCurrent(self.context);
+            let _ = sys::cuStreamSynchronize(self.stream);
+            self.gemm.release();
             let _ = sys::cuStreamDestroy_v2(self.stream);
             let _ = sys::cuStreamDestroy_v2(self.copy_stream);
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);

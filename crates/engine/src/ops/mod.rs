@@ -44,8 +44,8 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &grad_norm::cuda::MODULE,
         &adamw::cuda::MODULE,
     ];
-    all.extend(matmul::cuda::modules());
-    all.extend(attention::cuda::modules());
+
+
     all
 }
 

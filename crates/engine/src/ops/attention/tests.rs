@@ -224,7 +224,7 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
             attention::backward(out.view(), saved, &segments, heads, a, b, c).unwrap();
             [out, dq, dk, dv]
                 .iter()
-                .flat_map(|t| t.to_vec::<f32>())
+                .flat_map(|t| t.to_vec::<f32>().unwrap())
                 .map(f32::to_bits)
                 .collect::<Vec<u32>>()
         })

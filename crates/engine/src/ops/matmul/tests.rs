@@ -56,6 +56,7 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
             let device = cpu();
             forward(&normal(&device, (1100, 130), 1), &normal(&device, (700, 130), 2))
                 .to_vec::<f32>()
+                .unwrap()
         })
     };
     let one = product(1);

@@ -10,6 +10,7 @@
 //!   weight is frozen
 
 mod cpu;
+pub(super) mod cuda;
 pub mod tables;
 #[cfg(test)]
 mod tests;
