@@ -9,6 +9,8 @@
 //! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
 //! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
 
+mod tune;
+
 use crate::cuda::blas::{Blas, Failure, table};
 use crate::cuda::libraries::{self, Surroundings};
 use crate::cuda::{Cuda, Properties};
@@ -16,10 +18,14 @@ use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::arena::Category;
+use crate::ops;
 use crate::tensor::{Tensor, View, ViewMut};
 
 pub use crate::cuda::blas::Key;
 pub use crate::cuda::blas::table::Table;
+pub use tune::tune;
+#[cfg(test)]
+pub(crate) use tune::{milliseconds, operands};
 
 /// Workspace of a product: for the partial sums of products whose inner size is split among blocks. 32 MiB is what
 /// NVIDIA advises for Hopper; one size for all GPUs keeps a plan independent of the GPU it is made for.
@@ -163,6 +169,11 @@ impl Gemm {
         }
     }
 
+    /// The products computed by cuBLASLt so far, to be tuned.
+    pub fn keys(&self) -> Vec<Key> {
+        self.blas.as_ref().map_or_else(Vec::new, Blas::keys)
+    }
+
     /// Destroys the library's handle. The context is current, and nothing that was queued still runs.
     pub(crate) fn release(&mut self) {
         self.blas = None;
@@ -204,7 +215,7 @@ pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> R
             return Ok(());
         }
     }
-    Err(unsupported(product))
+    ops::matmul::cuda::launch(cuda, product)
 }
 
 /// A refusal of the library as an error that a person can act on.
@@ -223,13 +234,5 @@ fn fault(failure: Failure) -> Error {
         code: failure.status as u32,
         name: failure.name().to_owned(),
         hint,
-    }
-}
-
-fn unsupported(product: &Product) -> Error {
-    Error::Argument {
-        op: "matmul",
-        what: format!("no cuBLASLt that computes {product:?}"),
-        hint: "install the wheel nvidia-cublas",
     }
 }
