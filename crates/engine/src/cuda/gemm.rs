@@ -119,32 +119,38 @@ impl Gemm {
             Some("cublaslt") => true,
             None => false,
             Some(other) => {
-                return Err(Error::NoGpu {
-                    reason: format!("PROSPECT_GEMM is '{other}'"),
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is '{other}'"),
                     hint: "write own or cublaslt, or unset it",
                 });
             }
         };
-        let missing = match Blas::find(properties.driver.0, &around) {
-            Ok(found) => {
-                let mut blas = Blas::new(found, WORKSPACE_BYTES).map_err(fault)?;
-                if let Some(folder) = libraries::cache(&around) {
-                    let machine = table::Machine::new(properties, blas.version());
-                    if let Some(table) = Table::find(&folder, &machine)? {
-                        blas.set_table(table);
-                    }
-                }
-                return Ok(Gemm { blas: Some(blas), reason: String::new() });
+        let found = Blas::find(properties.driver.0, &around).map_err(|missing| missing.to_string());
+        let started = found.and_then(|found| {
+            // A library the driver is too old for: the own kernels still run.
+            Blas::new(found, WORKSPACE_BYTES).map_err(|failure| {
+                format!("{} answered {} ({})", failure.call, failure.status, failure.name())
+            })
+        });
+        let mut blas = match started {
+            Ok(blas) => blas,
+            Err(reason) if wanted => {
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is cublaslt, but {reason}"),
+                    hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
+                });
             }
-            Err(missing) => missing.to_string(),
+            Err(reason) => return Ok(Gemm { blas: None, reason }),
         };
-        if wanted {
-            return Err(Error::NoGpu {
-                reason: format!("PROSPECT_GEMM is cublaslt, but {missing}"),
-                hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
-            });
+        if let Some(folder) = libraries::cache(&around) {
+            let machine = table::Machine::new(properties, blas.version());
+            if let Some(table) = Table::find(&folder, &machine)? {
+                blas.set_table(table);
+            }
         }
-        Ok(Gemm { blas: None, reason: missing })
+        Ok(Gemm { blas: Some(blas), reason: String::new() })
     }
 
     /// Who computes products that both can.
