@@ -81,21 +81,16 @@ fn the_ptx_was_made_of_the_sources_beside_it() {
             }
             let hash: String = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
             let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
-            let variants = read(&file).starts_with("// variants: ");
-            let made: Vec<_> = listing(&room, "ptx")
-                .into_iter()
-                .filter(|path| {
-                    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-                    let rest = name.strip_prefix(&stem).map(|rest| rest.strip_prefix('_'));
-                    match rest {
-                        Some(Some(value)) => variants && value.parse::<u32>().is_ok(),
-                        Some(None) => name == stem && !variants,
-                        None => false,
-                    }
-                })
-                .collect();
-            assert!(!made.is_empty(), "{} has no PTX", file.display());
-            for ptx in made {
+            let text = read(&file);
+            let variants = text.lines().next().and_then(|line| line.strip_prefix("// variants: "));
+            let names = match variants.and_then(|line| line.split_once('=')) {
+                None => vec![stem],
+                Some((_, values)) => {
+                    values.split(',').map(|value| format!("{stem}_{}", value.trim())).collect()
+                }
+            };
+            for name in names {
+                let ptx = room.join(format!("{name}.ptx"));
                 let first = format!("// sources {hash}\n");
                 assert!(
                     read(&ptx).starts_with(&first),
