@@ -4,7 +4,9 @@
 
 mod bench;
 mod docs;
+mod kernels;
 mod quickstart;
+mod random_model;
 mod tidy;
 
 use std::ffi::OsString;
@@ -16,9 +18,13 @@ usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
   docs    write the generated documents: docs/recipes.md, docs/cli.md
+  kernels [--nvrtc FOLDER]
+          compile the kernels to PTX with NVRTC 12.2, from FOLDER or from PyPI
   bench   measure Prospect and TRL side by side on this machine's cores
   quickstart [--pretrain]
-          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too";
+          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too
+  random-model --shape SHAPE OUT
+          write a checkpoint of random weights, for benchmarks without downloads";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +33,8 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
+        ["kernels", ..] => kernels::run(&root, &arguments[1..]),
+        ["random-model", ..] => random_model::run(&arguments[1..]),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
         ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::device::{Device, Kind};
 use crate::dtype::{DType, Element};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::arena::Span;
 
 /// Rows and columns of a row-major matrix.
@@ -158,6 +158,15 @@ impl Tensor {
     /// Takes its elements from the host. Nothing happens on `plan`.
     pub fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
         self.view_mut().write(values)
+    }
+
+    /// Has its elements written by `fill`: in their place on the CPU, into a copy that goes up on a GPU. Nothing happens
+    /// on `plan`.
+    pub fn fill<T: Element, E: From<Error>>(
+        &mut self,
+        fill: impl FnOnce(&mut [T]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        self.view_mut().fill(fill)
     }
 
     /// The same bytes under another shape of no more elements. For buffers that serve several uses.
@@ -385,6 +394,40 @@ impl<'a> ViewMut<'a> {
                 Ok(())
             }
             Kind::Cuda => self.device.cuda().copy_up(self.view().address(), bytes_of(values)),
+        }
+    }
+
+    /// Has its elements written by `fill`: in their place on the CPU, into a copy that goes up on a GPU. Nothing happens
+    /// on `plan`.
+    pub fn fill<T: Element, E: From<Error>>(
+        mut self,
+        fill: impl FnOnce(&mut [T]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        match self.device.kind() {
+            Kind::Plan => Ok(()),
+            Kind::Cpu => fill(self.into_mut_slice()),
+            Kind::Cuda => {
+                let mut values = vec![T::default(); self.shape.len()];
+                fill(&mut values)?;
+                Ok(self.write(&values)?)
+            }
+        }
+    }
+
+    /// Takes its elements from little-endian bytes as files hold them. Nothing happens on `plan`.
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        assert_eq!(bytes.len(), self.view().bytes(), "bytes written to a view of another size");
+        match self.device.kind() {
+            Kind::Plan => Ok(()),
+            // SAFETY: the view is as long as the bytes and the only one of them.
+            #[allow(unsafe_code)]
+            Kind::Cpu => {
+                unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address, bytes.len());
+                }
+                Ok(())
+            }
+            Kind::Cuda => self.device.cuda().copy_up(self.view().address(), bytes),
         }
     }
 

@@ -67,6 +67,32 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
     }
 }
 
+/// Runs `op` on the CPU and on a GPU, if there is one, over the same inputs, rounded to bf16, and asserts that the GPU's
+/// results are as good as the CPU's rounded to bf16. `op` returns what it computed, each by name.
+pub fn same_on_cuda(op: impl Fn(&Device) -> Vec<(&'static str, Tensor)>) {
+    let Some(gpu) = cuda() else { return };
+    let (exact, ours) = (op(&cpu()), op(&gpu));
+    for ((name, exact), (_, ours)) in exact.iter().zip(&ours) {
+        let (exact, ours) = (values(exact), values(ours));
+        as_good_as(name, &ours, &rounded(&exact), &exact);
+    }
+    let again = op(&gpu);
+    for ((name, first), (_, second)) in ours.iter().zip(&again) {
+        let bits = |tensor| values(tensor).iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+        assert!(bits(first) == bits(second), "{name}: two runs differ");
+    }
+}
+
+/// Activations of normal numbers, rounded to bf16 on every device, other ones for each `stream`.
+pub fn normal_activations(device: &Device, shape: (usize, usize), stream: u64) -> Tensor {
+    activations(device, shape, &rounded(&Stream::new(42, stream).normals(shape.0 * shape.1)))
+}
+
+/// Activations of which every element is `value`.
+pub fn filled_activations(device: &Device, shape: (usize, usize), value: f32) -> Tensor {
+    activations(device, shape, &vec![value; shape.0 * shape.1])
+}
+
 /// Asserts that `ours`, computed in bf16 storage, is at most twice as far from `exact` as `naive` is, the same formula
 /// in the same storage: in the largest error and in the mean, with one rounding of the largest value to spare where the
 /// naive formula happens to be exact.

@@ -170,14 +170,15 @@ pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()
         } else {
             vec![tensor.rows(), tensor.cols()]
         };
-        values.expect(&name, &shape)?.to_f32(&name, tensor.as_mut_slice())?;
+        let stored = values.expect(&name, &shape)?;
+        tensor.fill(|values| stored.to_f32(&name, values))?;
         for (part, tensor) in optimizer.tensors_mut() {
             let name = format!("{name}.{part}");
             let stored = moments.expect(&name, &[tensor.rows()])?;
             if tensor.dtype() == DType::U8 {
-                tensor.as_mut_slice::<u8>().copy_from_slice(stored.bytes);
+                tensor.view_mut().write_bytes(stored.bytes)?;
             } else {
-                stored.to_f32(&name, tensor.as_mut_slice())?;
+                tensor.fill(|values| stored.to_f32(&name, values))?;
             }
         }
     }

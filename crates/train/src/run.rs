@@ -17,9 +17,10 @@ use crate::event::{Event, Metrics, StepReport, Summary};
 use crate::fit::{self, Fit};
 use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
+use crate::machine::Machine;
 use crate::recipe::Recipe;
 use crate::recipe::model::Dtype;
-use crate::recipe::training::{Attention, Device as DeviceChoice};
+use crate::recipe::training::Device as DeviceChoice;
 use crate::session::Session;
 
 /// How a run ended.
@@ -43,7 +44,10 @@ pub fn run(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Ending> {
-    choose_device(&recipe, tell)?;
+    let machine = Machine::choose(&recipe)?;
+    if recipe.train.device == DeviceChoice::Auto {
+        tell(Event::Note(machine.description.clone()));
+    }
     let recipe = folder::settle(recipe, resume);
     let folder = Folder::open(&recipe, resume)?;
     let now = if resume { folder.read_start()?.template_moment } else { Moment::now() };
@@ -56,7 +60,7 @@ pub fn run(
         tell(Event::Warning(warning));
     }
 
-    let fit = plan(&inputs, &folder, resume)?;
+    let fit = plan(&inputs, &machine, &folder, resume)?;
     let run_file = RunFile {
         prospect: env!("CARGO_PKG_VERSION").to_owned(),
         policy: fit.simulation.policy,
@@ -81,7 +85,7 @@ pub fn run(
     }
     tell(Event::Planned(&fit));
 
-    let device = Device::cpu(fit.simulation.peak_bytes)?;
+    let device = machine.device(fit.simulation.peak_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
     if let Some(prompts) = &inputs.prompts {
         let count = prompts.ids().len();
@@ -93,36 +97,13 @@ pub fn run(
         .train(&mut session, before)
 }
 
-/// There are two devices to compute on; the GPU's is not part of this build.
-fn choose_device(recipe: &Recipe, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    if recipe.train.attention == Attention::Standard {
-        return Err(Error::input(
-            "train.attention = \"standard\" has no kernel on the CPU",
-            "write \"flash\" or leave it out: it computes the same in less memory",
-        ));
-    }
-    match recipe.train.device {
-        DeviceChoice::Cuda => Err(Error::machine(
-            "train.device = \"cuda\", but this build computes on the CPU alone",
-            "write device = \"auto\" or \"cpu\"",
-        )),
-        DeviceChoice::Cpu => Ok(()),
-        DeviceChoice::Auto => {
-            tell(Event::Note(
-                "device: CPU, because this build computes on the CPU alone".to_owned(),
-            ));
-            Ok(())
-        }
-    }
-}
-
 /// A policy that fits, or on resuming the one the run began with.
-fn plan(inputs: &Inputs, folder: &Folder, resume: bool) -> Result<Fit> {
+fn plan(inputs: &Inputs, machine: &Machine, folder: &Folder, resume: bool) -> Result<Fit> {
     if !resume {
-        return fit::fit(inputs);
+        return fit::fit(inputs, machine);
     }
     let policy = folder.read_start()?.policy;
-    let simulation = fit::simulate(inputs, policy)?;
+    let simulation = fit::simulate(inputs, machine, policy)?;
     Ok(Fit { simulation, limit: None, reason: "as the run began".to_owned() })
 }
 

@@ -157,6 +157,14 @@ impl Blas {
         }
     }
 
+    /// The keys of all products so far.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys: Vec<Key> = prepared.keys().copied().collect();
+        keys.sort();
+        keys
+    }
+
     /// The heuristic's first `count` answers for a key, the fastest by its estimate first.
     pub(crate) fn candidates(&self, key: &Key, count: usize) -> Result<Vec<Algorithm>, Failure> {
         let entry = self.describe(key)?;
@@ -165,15 +173,18 @@ impl Blas {
         answers
     }
 
-    /// Makes `algorithm` the key's. For measurements: a run never changes its mind.
-    pub(crate) fn choose(&self, key: Key, algorithm: Algorithm) -> Result<(), Failure> {
-        let mut entry = self.describe(&key)?;
-        entry.algorithm = Some(algorithm);
-        let old = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(key, entry);
-        if let Some(old) = old {
-            self.destroy(&old);
-        }
-        Ok(())
+    /// Queues a product of the bucket's shape `times` times with an algorithm to be measured.
+    pub(crate) fn trial(
+        &self,
+        product: &Product,
+        algorithm: &Algorithm,
+        times: usize,
+        stream: *mut c_void,
+    ) -> Result<(), Failure> {
+        let entry = self.describe(&Key::of(product))?;
+        let queued = (0..times).try_for_each(|_| self.launch(product, &entry, algorithm, stream));
+        self.destroy(&entry);
+        queued
     }
 
     fn prepare(&self, key: &Key) -> Result<Prepared, Failure> {

@@ -9,6 +9,8 @@
 //! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
 //! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
 
+mod tune;
+
 use crate::cuda::blas::{Blas, Failure, table};
 use crate::cuda::libraries::{self, Surroundings};
 use crate::cuda::{Cuda, Properties};
@@ -16,10 +18,14 @@ use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::arena::Category;
+use crate::ops;
 use crate::tensor::{Tensor, View, ViewMut};
 
 pub use crate::cuda::blas::Key;
 pub use crate::cuda::blas::table::Table;
+pub use tune::tune;
+#[cfg(test)]
+pub(crate) use tune::{milliseconds, operands};
 
 /// Workspace of a product: for the partial sums of products whose inner size is split among blocks. 32 MiB is what
 /// NVIDIA advises for Hopper; one size for all GPUs keeps a plan independent of the GPU it is made for.
@@ -113,32 +119,38 @@ impl Gemm {
             Some("cublaslt") => true,
             None => false,
             Some(other) => {
-                return Err(Error::NoGpu {
-                    reason: format!("PROSPECT_GEMM is '{other}'"),
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is '{other}'"),
                     hint: "write own or cublaslt, or unset it",
                 });
             }
         };
-        let missing = match Blas::find(properties.driver.0, &around) {
-            Ok(found) => {
-                let mut blas = Blas::new(found, WORKSPACE_BYTES).map_err(fault)?;
-                if let Some(folder) = libraries::cache(&around) {
-                    let machine = table::Machine::new(properties, blas.version());
-                    if let Some(table) = Table::find(&folder, &machine)? {
-                        blas.set_table(table);
-                    }
-                }
-                return Ok(Gemm { blas: Some(blas), reason: String::new() });
+        let found = Blas::find(properties.driver.0, &around).map_err(|missing| missing.to_string());
+        let started = found.and_then(|found| {
+            // A library the driver is too old for: the own kernels still run.
+            Blas::new(found, WORKSPACE_BYTES).map_err(|failure| {
+                format!("{} answered {} ({})", failure.call, failure.status, failure.name())
+            })
+        });
+        let mut blas = match started {
+            Ok(blas) => blas,
+            Err(reason) if wanted => {
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is cublaslt, but {reason}"),
+                    hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
+                });
             }
-            Err(missing) => missing.to_string(),
+            Err(reason) => return Ok(Gemm { blas: None, reason }),
         };
-        if wanted {
-            return Err(Error::NoGpu {
-                reason: format!("PROSPECT_GEMM is cublaslt, but {missing}"),
-                hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
-            });
+        if let Some(folder) = libraries::cache(&around) {
+            let machine = table::Machine::new(properties, blas.version());
+            if let Some(table) = Table::find(&folder, &machine)? {
+                blas.set_table(table);
+            }
         }
-        Ok(Gemm { blas: None, reason: missing })
+        Ok(Gemm { blas: Some(blas), reason: String::new() })
     }
 
     /// Who computes products that both can.
@@ -161,6 +173,11 @@ impl Gemm {
             ),
             None => format!("cuBLASLt {major}.{minor}.{patch} from {place}"),
         }
+    }
+
+    /// The products computed by cuBLASLt so far, to be tuned.
+    pub fn keys(&self) -> Vec<Key> {
+        self.blas.as_ref().map_or_else(Vec::new, Blas::keys)
     }
 
     /// Destroys the library's handle. The context is current, and nothing that was queued still runs.
@@ -204,7 +221,7 @@ pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> R
             return Ok(());
         }
     }
-    Err(unsupported(product))
+    ops::matmul::cuda::launch(cuda, product)
 }
 
 /// A refusal of the library as an error that a person can act on.
@@ -223,13 +240,5 @@ fn fault(failure: Failure) -> Error {
         code: failure.status as u32,
         name: failure.name().to_owned(),
         hint,
-    }
-}
-
-fn unsupported(product: &Product) -> Error {
-    Error::Argument {
-        op: "matmul",
-        what: format!("no cuBLASLt that computes {product:?}"),
-        hint: "install the wheel nvidia-cublas",
     }
 }

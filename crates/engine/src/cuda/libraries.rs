@@ -33,10 +33,13 @@ pub(crate) const CUBLASLT: Wanted = Wanted {
     wheels: &["cu13", "cublas"],
 };
 
+/// The value of an environment variable by its name.
+type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
+
 /// What the search looks at. Tests make their own.
 pub(crate) struct Surroundings {
     /// The environment.
-    pub(crate) variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    pub(crate) variable: Variables,
     /// The folder of the running program.
     pub(crate) program: Option<PathBuf>,
     /// `/`.

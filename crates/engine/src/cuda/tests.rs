@@ -53,3 +53,59 @@ fn the_kernels_dynamic_maps_are_those_of_the_cpu() {
     assert_eq!(words("DYNAMIC_SIGNED"), bits(tables::dynamic_signed()));
     assert_eq!(words("DYNAMIC_UNSIGNED"), bits(tables::dynamic_unsigned()));
 }
+
+#[test]
+fn the_ptx_was_made_of_the_sources_beside_it() {
+    use sha2::{Digest, Sha256};
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let listing = |folder: &std::path::Path, extension: &str| {
+        let entries = std::fs::read_dir(folder).expect("the sources are there");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let mut all: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+        all.sort();
+        all
+    };
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("text");
+    let mut seen = 0;
+    for room in std::fs::read_dir(source.join("ops")).expect("the rooms") {
+        let room = room.expect("a room").path();
+        if !room.is_dir() {
+            continue;
+        }
+        for file in listing(&room, "cu") {
+            let mut digest = Sha256::new();
+            digest.update(read(&file));
+            for folder in [source.join("cuda"), room.clone()] {
+                listing(&folder, "cuh").iter().for_each(|header| digest.update(read(header)));
+            }
+            let hash: String = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
+            let variants = read(&file).starts_with("// variants: ");
+            let made: Vec<_> = listing(&room, "ptx")
+                .into_iter()
+                .filter(|path| {
+                    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+                    let rest = name.strip_prefix(&stem).map(|rest| rest.strip_prefix('_'));
+                    match rest {
+                        Some(Some(value)) => variants && value.parse::<u32>().is_ok(),
+                        Some(None) => name == stem && !variants,
+                        None => false,
+                    }
+                })
+                .collect();
+            assert!(!made.is_empty(), "{} has no PTX", file.display());
+            for ptx in made {
+                let first = format!("// sources {hash}\n");
+                assert!(
+                    read(&ptx).starts_with(&first),
+                    "{} is not made of {}; run `cargo xtask kernels`",
+                    ptx.display(),
+                    file.display()
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 11);
+}

@@ -4,7 +4,7 @@ use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::memory::arena::Category;
 use crate::ops::grad_norm;
-use crate::testing::{cpu, normal, plan_takes_what_cpu_takes, tensor};
+use crate::testing::{cpu, cuda, normal, plan_takes_what_cpu_takes, tensor};
 
 #[test]
 fn a_norm_worked_by_hand_is_clipped_as_torch_clips_it() {
@@ -49,4 +49,19 @@ fn plan_books_it() {
         let gradient = normal(device, (7, 33), 0);
         grad_norm::sum_of_squares(&[gradient.view()]).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    let Some(gpu) = cuda() else { return };
+    let sum = |device: &Device| {
+        let shapes = [(1, 1), (7, 33), (333, 470)];
+        let gradients: Vec<_> =
+            shapes.into_iter().enumerate().map(|(i, shape)| normal(device, shape, i as u64)).collect();
+        let views: Vec<_> = gradients.iter().map(|gradient| gradient.view()).collect();
+        grad_norm::sum_of_squares(&views).unwrap()
+    };
+    let (exact, ours) = (sum(&cpu()), sum(&gpu));
+    assert!((ours - exact).abs() < 1e-9 * exact, "{ours} {exact}");
+    assert_eq!(ours.to_bits(), sum(&gpu).to_bits());
 }

@@ -23,10 +23,10 @@ fn grid(rows: usize, cols: usize) -> [u32; 3] {
     [if cols <= WARP_ROW { rows.div_ceil(8) } else { rows } as u32, 1, 1]
 }
 
-/// `x` is written where there is an `update`: the caller holds it to write then.
+/// Where `adds`, `y` is added to `x` first: the caller holds `x` to write then.
 pub(super) fn forward(
     x: View<'_>,
-    update: Option<View<'_>>,
+    adds: bool,
     weight: View<'_>,
     offset: f32,
     eps: f32,
@@ -43,7 +43,7 @@ pub(super) fn forward(
         grid(n, c),
         &[
             x.into(),
-            update.into(),
+            u32::from(adds).into(),
             weight.into(),
             offset.into(),
             eps.into(),

@@ -2,7 +2,7 @@
 //! `rstd = 1 / sqrt(mean(x^2) + eps)` per row.
 //!
 //! * `x`, `y` (N, C) activations, `weight` (C) f32, `rstd` (N) f32 is saved for backward
-//! * [`add_forward`] does `x += update` first: what a block adds to the stream, and the next norm of it
+//! * [`add_forward`] does `x += y` first: what a block adds to the stream, and the next norm of it
 //! * `offset` is 1 where a family stores `weight - 1`, else 0
 //! * a row may hold several norms side by side: with `weight` of C elements and `x` of (N, G C), each of the G
 //!   parts is normalized on its own (the norms of query and key heads) and `rstd` is (N, G)
@@ -48,7 +48,7 @@ pub fn forward(
         return Ok(());
     }
     if y.device().kind() == Kind::Cuda {
-        return cuda::forward(x, None, weight, offset, eps, y, rstd);
+        return cuda::forward(x, false, weight, offset, eps, y, rstd);
     }
     cpu::forward(
         x.as_slice(),
@@ -61,24 +61,22 @@ pub fn forward(
     Ok(())
 }
 
-/// `x += update`, then [`forward`] of it.
+/// `x += y`, then [`forward`] of it into `y`.
 pub fn add_forward(
-    update: View<'_>,
     mut x: ViewMut<'_>,
+    y: ViewMut<'_>,
     weight: View<'_>,
     offset: f32,
     eps: f32,
-    y: ViewMut<'_>,
     rstd: ViewMut<'_>,
 ) -> Result<()> {
     if x.device().kind() != Kind::Cuda {
-        add::forward(update, x.reborrow())?;
+        add::forward(y.view(), x.reborrow())?;
         return forward(x.view(), weight, offset, eps, y, rstd);
     }
     check(x.view(), weight, rstd.view())?;
-    expect(OP, "update", update, (x.rows(), x.cols()), x.view().dtype())?;
     expect(OP, "y", y.view(), (x.rows(), x.cols()), x.view().dtype())?;
-    cuda::forward(x.view(), Some(update), weight, offset, eps, y, rstd)
+    cuda::forward(x.view(), true, weight, offset, eps, y, rstd)
 }
 
 /// See the room's contract. `dweight` is left out where the weight is frozen.

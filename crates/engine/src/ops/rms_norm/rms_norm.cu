@@ -9,9 +9,9 @@ template <int THREADS> __device__ __forceinline__ float group_sum(float x, float
     return block_sum<BLOCK>(x, shared);
 }
 
-// y = x rstd (weight + offset); where `update` is given, x += update first.
+// y = x rstd (weight + offset); where `adds`, x += y first. A thread reads an element of y before it writes it.
 template <int THREADS>
-__device__ __forceinline__ void forward(bf16 *x, const bf16 *update, const float *weight, float offset, float eps,
+__device__ __forceinline__ void forward(bf16 *x, u32 adds, const float *weight, float offset, float eps,
                                         bf16 *y, float *rstds, u32 n, u32 c) {
     __shared__ float shared[BLOCK / WARP];
     u32 row = blockIdx.x * (BLOCK / THREADS) + threadIdx.x / THREADS, lane = threadIdx.x % THREADS;
@@ -22,9 +22,9 @@ __device__ __forceinline__ void forward(bf16 *x, const bf16 *update, const float
         for (u32 i = lane * 8; i < c; i += THREADS * 8) {
             float v[8];
             load8(x + at + i, v);
-            if (update) {
+            if (adds) {
                 float u[8];
-                load8(update + at + i, u);
+                load8(y + at + i, u);
 #pragma unroll
                 for (int j = 0; j < 8; j++) v[j] = to_f32(from_f32<bf16>(v[j] + u[j]));
                 store8(x + at + i, v);
@@ -35,8 +35,8 @@ __device__ __forceinline__ void forward(bf16 *x, const bf16 *update, const float
     } else {
         for (u32 i = lane; i < c; i += THREADS) {
             float v = to_f32(x[at + i]);
-            if (update) {
-                bf16 sum = from_f32<bf16>(v + to_f32(update[at + i]));
+            if (adds) {
+                bf16 sum = from_f32<bf16>(v + to_f32(y[at + i]));
                 x[at + i] = sum;
                 v = to_f32(sum);
             }
@@ -61,13 +61,13 @@ __device__ __forceinline__ void forward(bf16 *x, const bf16 *update, const float
     }
 }
 
-extern "C" __global__ void rms_norm_forward_warp(bf16 *x, const bf16 *update, const float *weight, float offset,
+extern "C" __global__ void rms_norm_forward_warp(bf16 *x, u32 adds, const float *weight, float offset,
                                                  float eps, bf16 *y, float *rstd, u32 n, u32 c) {
-    forward<WARP>(x, update, weight, offset, eps, y, rstd, n, c);
+    forward<WARP>(x, adds, weight, offset, eps, y, rstd, n, c);
 }
-extern "C" __global__ void rms_norm_forward_block(bf16 *x, const bf16 *update, const float *weight, float offset,
+extern "C" __global__ void rms_norm_forward_block(bf16 *x, u32 adds, const float *weight, float offset,
                                                   float eps, bf16 *y, float *rstd, u32 n, u32 c) {
-    forward<BLOCK>(x, update, weight, offset, eps, y, rstd, n, c);
+    forward<BLOCK>(x, adds, weight, offset, eps, y, rstd, n, c);
 }
 
 // dx += rstd (dy w - x rstd^2 mean(dy w x))
