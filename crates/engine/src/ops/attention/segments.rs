@@ -111,7 +111,8 @@ pub(super) fn key_tiles(
     segments: &[Segment],
     families: &[Vec<usize>],
 ) -> (Vec<[u32; 8]>, Vec<[u32; 4]>) {
-    let (mut tiles, mut runs): (Vec<(usize, [u32; 8])>, Vec<[u32; 4]>) = (Vec::new(), Vec::new());
+    let mut tiles: Vec<(usize, [u32; 8])> = Vec::new();
+    let mut runs: Vec<[u32; 4]> = Vec::new();
     for family in families {
         for (place, index) in family.iter().enumerate() {
             let s = &segments[*index];
