@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::{Heads, Segment};
 use crate::cpu::gemm::Matrix;
+use crate::cpu::simd;
 
 /// Queries of a tile.
 const QUERIES: usize = 64;
@@ -59,4 +60,10 @@ fn head_of(
 ) -> Matrix<'_> {
     let start = rows.start * cols + head * head_dim;
     Matrix::new(&values[start.min(values.len())..], rows.len(), head_dim, cols)
+}
+
+/// tanh x = 1 - 2 / (e^2x + 1), which saturates without overflow.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (simd::exp(2.0 * x) + 1.0)
 }

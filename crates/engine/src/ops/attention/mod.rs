@@ -3,40 +3,41 @@
 //! 2205.14135).
 //!
 //! A [`Segment`] attends to itself causally and to all of its parent. A sliding window of W lets a token see
-//! the keys whose position is less than W behind its own.
+//! the keys whose position is less than W behind its own. A soft cap c turns every scaled score s into
+//! `c tanh(s / c)` (Gemma 2, arXiv 2408.00118, section 2).
 //!
-//! * `q`, `out` (N, H D), `k`, `v` (M, HKV D) f32; query head h reads KV head `h / (H / HKV)`; in training M = N
-//!   and keys lie where their queries lie, in generation M is the cache
-//! * `lse` (N, H), the logarithm of each softmax's sum, is saved for backward, as are q, k, v and out
+//! * `q`, `out` (N, H D), `k`, `v` (M, HKV D) activations; query head h reads KV head `h / (H / HKV)`; in training
+//!   M = N and keys lie where their queries lie, in generation M is the cache
+//! * `lse` (N, H) f32, the logarithm of each softmax's sum, is saved for backward, as are q, k, v and out
 //! * rows of `out` and `lse` that no segment covers are left as they are
 //! * backward: `dq`, `dk`, `dv` of the rows covered are overwritten; every parent must itself be a segment
+//! * [`Segments`] are made once a pass and serve every layer; the kernel and the window are the layer's
+//! * on CUDA the flash kernels take heads of 64, 80, 96, 128 and 256, the standard ones any multiple of 8, with scores
+//!   in bf16; on the CPU both are the same
 
 mod cpu;
+pub(super) mod cuda;
+mod segments;
 #[cfg(test)]
 mod tests;
 
+pub use segments::{Segment, Segments};
+
 use super::expect;
+use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{View, ViewMut};
 
 const OP: &str = "attention";
 
-/// A run of queries and the keys it sees.
+/// How attention is computed on CUDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// First row of its queries.
-    pub query_start: usize,
-    /// First row of its own keys; the i-th query sees the first i + 1 of them.
-    pub key_start: usize,
-    /// Number of queries and of own keys.
-    pub len: usize,
-    /// First row of the parent's keys, all of which every query sees.
-    pub parent_start: usize,
-    /// Number of the parent's keys, 0 for none. Their positions end at `position0 - 1`.
-    pub parent_len: usize,
-    /// Position of the first query.
-    pub position0: usize,
+pub enum Kernel {
+    /// Without the score matrix.
+    Flash,
+    /// With every score written to memory: for comparison.
+    Standard,
 }
 
 /// How heads are laid out and scores are formed.
@@ -52,6 +53,10 @@ pub struct Heads {
     pub scale: f32,
     /// Sliding window in tokens, the query's own position included.
     pub window: Option<usize>,
+    /// Bound that scaled scores approach.
+    pub soft_cap: Option<f32>,
+    /// How it is computed.
+    pub kernel: Kernel,
 }
 
 impl Heads {
@@ -61,6 +66,11 @@ impl Heads {
 
     fn key_cols(&self) -> usize {
         self.num_key_value_heads * self.head_dim
+    }
+
+    /// Query heads that share a KV head.
+    fn group(&self) -> u32 {
+        (self.num_heads / self.num_key_value_heads) as u32
     }
 
     /// The first position a query at `position` sees.
@@ -74,27 +84,34 @@ pub fn forward(
     q: View<'_>,
     k: View<'_>,
     v: View<'_>,
-    segments: &[Segment],
+    segments: &Segments,
     heads: Heads,
     out: ViewMut<'_>,
     lse: ViewMut<'_>,
 ) -> Result<()> {
-    check(q, k, v, segments, heads)?;
-    expect(OP, "out", out.view(), (q.rows(), heads.query_cols()), DType::F32)?;
+    let (device, list): (&Device, &[Segment]) = (q.device(), segments);
+    check(device, q, k, v, list, heads)?;
+    expect(OP, "out", out.view(), (q.rows(), heads.query_cols()), device.activations())?;
     expect(OP, "lse", lse.view(), (q.rows(), heads.num_heads), DType::F32)?;
-    if out.device().is_plan() {
-        out.device().book(
-            OP,
-            4.0 * scores(segments, heads),
-            (2 * q.bytes() + 2 * k.bytes()) as f64,
-        );
+    let workspace = match device.arithmetic() {
+        Kind::Cuda => Some(cuda::Workspace::forward(device, list, heads)?),
+        _ => None,
+    };
+    if device.is_plan() {
+        device.book(OP, 4.0 * scores(list, heads), (2 * q.bytes() + 2 * k.bytes()) as f64);
         return Ok(());
+    }
+    if let Some(workspace) = workspace {
+        return match heads.kernel {
+            Kernel::Flash => cuda::flash_forward(q, k, v, segments, heads, out, lse),
+            Kernel::Standard => cuda::standard_forward(q, k, v, list, heads, &workspace, out, lse),
+        };
     }
     cpu::forward::forward(
         q.as_slice(),
         k.as_slice(),
         v.as_slice(),
-        segments,
+        list,
         heads,
         out.into_mut_slice(),
         lse.into_mut_slice(),
@@ -121,33 +138,49 @@ pub struct Saved<'a> {
 pub fn backward(
     dout: View<'_>,
     saved: Saved<'_>,
-    segments: &[Segment],
+    segments: &Segments,
     heads: Heads,
     dq: ViewMut<'_>,
     dk: ViewMut<'_>,
     dv: ViewMut<'_>,
 ) -> Result<()> {
+    let (device, list): (&Device, &[Segment]) = (dout.device(), segments);
     let n = saved.q.rows();
-    check(saved.q, saved.k, saved.v, segments, heads)?;
-    let families = families(segments)?;
+    check(device, saved.q, saved.k, saved.v, list, heads)?;
+    let families = segments::families(list)?;
     for (name, view) in [("out", saved.out), ("dout", dout), ("dq", dq.view())] {
-        expect(OP, name, view, (n, heads.query_cols()), DType::F32)?;
+        expect(OP, name, view, (n, heads.query_cols()), device.activations())?;
     }
     expect(OP, "lse", saved.lse, (n, heads.num_heads), DType::F32)?;
     for (name, view) in [("dk", dk.view()), ("dv", dv.view())] {
-        expect(OP, name, view, (saved.k.rows(), heads.key_cols()), DType::F32)?;
+        expect(OP, name, view, (saved.k.rows(), heads.key_cols()), device.activations())?;
     }
-    if dq.device().is_plan() {
+    let rows = (n, saved.k.rows());
+    let workspace = match device.arithmetic() {
+        Kind::Cuda => Some(cuda::Workspace::backward(device, list, heads, rows)?),
+        _ => None,
+    };
+    if device.is_plan() {
         let traffic = 4 * saved.q.bytes() + 4 * saved.k.bytes();
-        dq.device().book("attention backward", 10.0 * scores(segments, heads), traffic as f64);
+        device.book("attention backward", 10.0 * scores(list, heads), traffic as f64);
         return Ok(());
+    }
+    if let Some(mut workspace) = workspace {
+        return match heads.kernel {
+            Kernel::Flash => {
+                cuda::flash_backward(dout, saved, segments, heads, &workspace, dq, dk, dv)
+            }
+            Kernel::Standard => {
+                cuda::standard_backward(dout, saved, list, heads, &mut workspace, dq, dk, dv)
+            }
+        };
     }
     let gradients = cpu::backward::Gradients::new(
         dq.into_mut_slice(),
         dk.into_mut_slice(),
         dv.into_mut_slice(),
     );
-    cpu::backward::backward(dout.as_slice(), saved, segments, &families, heads, &gradients);
+    cpu::backward::backward(dout.as_slice(), saved, list, &families, heads, &gradients);
     Ok(())
 }
 
@@ -166,10 +199,17 @@ fn scores(segments: &[Segment], heads: Heads) -> f64 {
     pairs * heads.query_cols() as f64
 }
 
-fn check(q: View<'_>, k: View<'_>, v: View<'_>, segments: &[Segment], heads: Heads) -> Result<()> {
-    expect(OP, "q", q, (q.rows(), heads.query_cols()), DType::F32)?;
-    expect(OP, "k", k, (k.rows(), heads.key_cols()), DType::F32)?;
-    expect(OP, "v", v, (k.rows(), heads.key_cols()), DType::F32)?;
+fn check(
+    device: &Device,
+    q: View<'_>,
+    k: View<'_>,
+    v: View<'_>,
+    segments: &[Segment],
+    heads: Heads,
+) -> Result<()> {
+    expect(OP, "q", q, (q.rows(), heads.query_cols()), device.activations())?;
+    expect(OP, "k", k, (k.rows(), heads.key_cols()), device.activations())?;
+    expect(OP, "v", v, (k.rows(), heads.key_cols()), device.activations())?;
     if heads.num_key_value_heads == 0 || !heads.num_heads.is_multiple_of(heads.num_key_value_heads)
     {
         return Err(Error::Argument {
@@ -180,6 +220,9 @@ fn check(q: View<'_>, k: View<'_>, v: View<'_>, segments: &[Segment], heads: Hea
             ),
             hint: "num_attention_heads must be a multiple of num_key_value_heads in config.json",
         });
+    }
+    if device.arithmetic() == Kind::Cuda {
+        cuda::check(heads)?;
     }
     let fits = |s: &Segment| {
         s.query_start + s.len <= q.rows()
@@ -195,28 +238,4 @@ fn check(q: View<'_>, k: View<'_>, v: View<'_>, segments: &[Segment], heads: Hea
             hint: "the segment table belongs to another batch",
         }),
     }
-}
-
-/// Groups segments by root: each root with its children, in order. Keys of a family are read by it alone.
-fn families(segments: &[Segment]) -> Result<Vec<Vec<usize>>> {
-    let mut families: Vec<Vec<usize>> = Vec::new();
-    let mut root_at = std::collections::HashMap::new();
-    for (i, segment) in segments.iter().enumerate() {
-        if segment.parent_len == 0 {
-            root_at.insert(segment.key_start, (families.len(), segment.len));
-            families.push(vec![i]);
-            continue;
-        }
-        match root_at.get(&segment.parent_start) {
-            Some((family, len)) if *len == segment.parent_len => families[*family].push(i),
-            _ => {
-                return Err(Error::Argument {
-                    op: OP,
-                    what: format!("the parent of {segment:?} is not a root segment before it"),
-                    hint: "trees are two deep in training: list every prompt before its completions",
-                });
-            }
-        }
-    }
-    Ok(families)
 }

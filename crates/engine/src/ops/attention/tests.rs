@@ -1,7 +1,11 @@
 //! Proofs of attention.
 
+mod on_cuda;
+mod speed;
+mod tables;
+
 use crate::error::Error;
-use crate::ops::attention::{self, Heads, Saved, Segment};
+use crate::ops::attention::{self, Heads, Kernel, Saved, Segment, Segments};
 use crate::tensor::Tensor;
 use crate::testing::{
     assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
@@ -19,7 +23,14 @@ fn heads(
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
         window,
+        soft_cap: None,
+        kernel: Kernel::Flash,
     }
+}
+
+/// With a soft cap that the tests' scores, standard normal, feel.
+fn capped(heads: Heads) -> Heads {
+    Heads { soft_cap: Some(1.5), ..heads }
 }
 
 /// Each root is (prompt length, lengths of its children).
@@ -58,7 +69,8 @@ fn forward(
     let mut out = filled(q.device(), (q.rows(), q.cols()), 7.0);
     let mut lse = filled(q.device(), (q.rows(), heads.num_heads), 7.0);
     let (o, l) = (out.view_mut(), lse.view_mut());
-    attention::forward(q.view(), k.view(), v.view(), segments, heads, o, l).unwrap();
+    let segments = Segments::new(q.device(), segments.to_vec()).unwrap();
+    attention::forward(q.view(), k.view(), v.view(), &segments, heads, o, l).unwrap();
     (out, lse)
 }
 
@@ -81,7 +93,8 @@ fn naive(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], heads: Heads) ->
                 let kv = head / (h / hkv) * d;
                 let query = &q[(s.query_start + i) * h * d + head * d..][..d];
                 let score = |row: &usize| {
-                    dot(query, &k[row * hkv * d + kv..][..d]) * f64::from(heads.scale)
+                    let s = dot(query, &k[row * hkv * d + kv..][..d]) * f64::from(heads.scale);
+                    heads.soft_cap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
                 };
                 let scores: Vec<f64> = seen.iter().map(score).collect();
                 let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -114,7 +127,8 @@ fn two_keys_worked_by_hand() {
 
 #[test]
 fn trees_agree_with_the_definition_in_f64() {
-    let cases: [(Roots, Heads); 5] = [
+    let cases: [(Roots, Heads); 6] = [
+        (&[(47, &[33, 1, 7])], capped(heads(4, 2, 8, Some(20)))),
         (&[(1, &[])], heads(1, 1, 7, None)),
         (&[(47, &[33, 1, 7])], heads(4, 2, 8, None)),
         (&[(130, &[70, 7]), (1, &[300]), (33, &[])], heads(6, 2, 5, None)),
@@ -170,7 +184,8 @@ fn rows_without_a_segment_are_left_alone() {
 
 #[test]
 fn gradients_match_finite_differences_and_overwrite_what_is_there() {
-    let cases: [(Roots, Heads); 3] = [
+    let cases: [(Roots, Heads); 4] = [
+        (&[(47, &[33, 7])], capped(heads(4, 2, 5, Some(20)))),
         (&[(7, &[33, 1])], heads(2, 1, 4, None)),
         (&[(70, &[7, 130]), (1, &[])], heads(4, 2, 3, None)),
         (&[(47, &[33])], heads(2, 2, 4, Some(20))),
@@ -190,7 +205,8 @@ fn gradients_match_finite_differences_and_overwrite_what_is_there() {
         let saved =
             Saved { q: q.view(), k: k.view(), v: v.view(), out: out.view(), lse: lse.view() };
         let (a, b, c) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
-        attention::backward(dout.view(), saved, &segments, heads, a, b, c).unwrap();
+        let table = Segments::new(&device, segments.clone()).unwrap();
+        attention::backward(dout.view(), saved, &table, heads, a, b, c).unwrap();
         let value = |q: &Tensor, k: &Tensor, v: &Tensor| {
             dot(forward(q, k, v, &segments, heads).0.as_slice(), dout.as_slice())
         };
@@ -221,7 +237,8 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
             let saved =
                 Saved { q: q.view(), k: k.view(), v: k.view(), out: out.view(), lse: lse.view() };
             let (a, b, c) = (dq.view_mut(), dk.view_mut(), dv.view_mut());
-            attention::backward(out.view(), saved, &segments, heads, a, b, c).unwrap();
+            let table = Segments::new(&device, segments).unwrap();
+            attention::backward(out.view(), saved, &table, heads, a, b, c).unwrap();
             [out, dq, dk, dv]
                 .iter()
                 .flat_map(|t| t.to_vec::<f32>().unwrap())
@@ -237,12 +254,13 @@ fn tables_that_do_not_fit_are_refused() {
     let device = cpu();
     let (q, kv) = (normal(&device, (5, 4), 1), normal(&device, (5, 4), 2));
     let (mut out, mut lse) = (filled(&device, (5, 4), 0.0), filled(&device, (5, 1), 0.0));
-    let past = trees(&[(6, &[])]).0;
+    let past = Segments::new(&device, trees(&[(6, &[])]).0).unwrap();
+    let none = Segments::new(&device, Vec::new()).unwrap();
     let (o, l) = (out.view_mut(), lse.view_mut());
     let got = attention::forward(q.view(), kv.view(), kv.view(), &past, heads(1, 1, 4, None), o, l);
     assert!(matches!(got, Err(Error::Argument { .. })));
     let (o, l) = (out.view_mut(), lse.view_mut());
-    let got = attention::forward(q.view(), kv.view(), kv.view(), &[], heads(3, 2, 2, None), o, l);
+    let got = attention::forward(q.view(), kv.view(), kv.view(), &none, heads(3, 2, 2, None), o, l);
     assert!(got.is_err());
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::super::Saved;
-use super::{Heads, KEYS, QUERIES, Segment, head_of, key_tiles, visible};
+use super::{Heads, KEYS, QUERIES, Segment, head_of, key_tiles, tanh, visible};
 use crate::cpu::gemm::{Matrix, multiply_serial};
 use crate::cpu::parallel::Disjoint;
 use crate::cpu::simd;
@@ -176,9 +176,18 @@ fn tile(
                         p[outside.clone()].fill(0.0);
                         ds[outside].fill(0.0);
                     }
-                    for j in seen {
-                        p[j] = simd::exp(p[j] - log);
-                        ds[j] = p[j] * (ds[j] - delta[i]) * heads.scale;
+                    let (p, ds) = (&mut p[seen.clone()], &mut ds[seen]);
+                    if let Some(cap) = heads.soft_cap {
+                        for (p, ds) in p.iter_mut().zip(ds) {
+                            let bent = tanh(*p / cap);
+                            *p = simd::exp(cap * bent - log);
+                            *ds = *p * (*ds - delta[i]) * (1.0 - bent * bent) * heads.scale;
+                        }
+                    } else {
+                        for (p, ds) in p.iter_mut().zip(ds) {
+                            *p = simd::exp(*p - log);
+                            *ds = *p * (*ds - delta[i]) * heads.scale;
+                        }
                     }
                 }
             },

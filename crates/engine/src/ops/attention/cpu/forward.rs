@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Heads, KEYS, QUERIES, Segment, head_of, key_tiles, visible};
+use super::{Heads, KEYS, QUERIES, Segment, head_of, key_tiles, tanh, visible};
 use crate::cpu::gemm::{Matrix, multiply_serial};
 use crate::cpu::parallel::Disjoint;
 use crate::cpu::simd;
@@ -76,6 +76,9 @@ fn tile(
             || {
                 for i in 0..queries.len() {
                     let row = &mut scores[i * width..(i + 1) * width];
+                    if let Some(cap) = heads.soft_cap {
+                        row.iter_mut().for_each(|s| *s = cap * tanh(*s / cap));
+                    }
                     let seen = visible(&keys, segment.position0 + queries.start + i, heads);
                     row[..seen.start].fill(0.0);
                     row[seen.end..].fill(0.0);
