@@ -11,7 +11,7 @@ use engine::dtype::DType;
 use engine::error::Result as Engine;
 use engine::memory::arena::Category;
 use engine::ops::adamw::{self, Hyper, Rule, State};
-use engine::ops::attention::{self, Heads, Segment};
+use engine::ops::attention::{self, Heads, Kernel, Segment, Segments};
 use engine::ops::linear_logps::{self, Items};
 use engine::ops::matmul::{self, Output};
 use engine::ops::nf4::{self, Quantized, Scales};
@@ -118,8 +118,15 @@ fn nf4(device: &Device) -> Engine<Outcome> {
 
 /// A prompt with two completions against the definition in f64.
 fn attention(device: &Device) -> Engine<Outcome> {
-    let heads =
-        Heads { num_heads: 2, num_key_value_heads: 1, head_dim: 32, scale: 0.2, window: None };
+    let heads = Heads {
+        num_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 32,
+        scale: 0.2,
+        window: None,
+        soft_cap: None,
+        kernel: Kernel::Flash,
+    };
     let child = |start, len| Segment {
         query_start: start,
         key_start: start,
@@ -128,8 +135,8 @@ fn attention(device: &Device) -> Engine<Outcome> {
         parent_len: 70,
         position0: 70,
     };
-    let segments =
-        [Segment { parent_len: 0, position0: 0, ..child(0, 70) }, child(70, 90), child(160, 40)];
+    let whole = Segment { parent_len: 0, position0: 0, ..child(0, 70) };
+    let segments = Segments::new(device, vec![whole, child(70, 90), child(160, 40)])?;
     let n = 200;
     let (q, k, v) =
         (random(device, (n, 64), 6)?, random(device, (n, 32), 7)?, random(device, (n, 32), 8)?);
@@ -146,7 +153,7 @@ fn attention(device: &Device) -> Engine<Outcome> {
     let (q, k, v, out): (&[f32], &[f32], &[f32], &[f32]) =
         (q.as_slice(), k.as_slice(), v.as_slice(), out.as_slice());
     let mut worst = 0f64;
-    for segment in &segments {
+    for segment in segments.iter() {
         for i in 0..segment.len {
             let row = segment.query_start + i;
             let seen: Vec<usize> =

@@ -3,6 +3,7 @@
 
 use engine::device::Device;
 use engine::ops::adamw::{self, Hyper, Rule};
+use engine::ops::attention::Kernel;
 use engine::ops::grad_norm;
 use engine::tensor::Tensor;
 use models::adapter;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::recipe::objective::{ObjectiveName, Reference as RecipeReference};
 use crate::recipe::optimizer::OptimizerName;
+use crate::recipe::training::Attention;
 
 /// The model and what is trained of it.
 pub struct Learner {
@@ -56,7 +58,12 @@ impl Learner {
                 inputs.quantization(),
                 inputs.storage(),
             )?;
-            Ok(Model::new(device, inputs.config.clone(), weights, positions)?)
+            let model = Model::new(device, inputs.config.clone(), weights, positions)?;
+            let attention = match inputs.recipe.train.attention {
+                Attention::Flash => Kernel::Flash,
+                Attention::Standard => Kernel::Standard,
+            };
+            Ok(Model { attention, ..model })
         };
         let mut model = load()?;
         let objective = &inputs.recipe.objective;

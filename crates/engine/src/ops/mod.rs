@@ -47,8 +47,7 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &grad_norm::cuda::MODULE,
         &adamw::cuda::MODULE,
     ];
-
-
+    all.extend(attention::cuda::modules());
     all
 }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use engine::device::Device;
 use engine::memory::arena::Category;
-use engine::ops::attention::{Segment, Segments};
+use engine::ops::attention::{Kernel, Segment, Segments};
 use engine::ops::embedding;
 use engine::tensor::{Tensor, View, ViewMut};
 
@@ -35,6 +35,8 @@ pub struct Model {
     pub weights: Weights,
     /// cos and sin of every position the run meets.
     pub rope: RopeTables,
+    /// How attention is computed.
+    pub attention: Kernel,
 }
 
 impl Model {
@@ -46,7 +48,7 @@ impl Model {
         positions: usize,
     ) -> Result<Model> {
         let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
-        Ok(Model { config, weights, rope })
+        Ok(Model { config, weights, rope, attention: Kernel::Flash })
     }
 
     /// Where it lives.

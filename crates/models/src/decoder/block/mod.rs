@@ -50,6 +50,8 @@ impl<'a> Visit<'a> {
             head_dim: config.head_dim,
             scale: 1.0 / (config.head_dim as f32).sqrt(),
             window: config.windows[self.index],
+            soft_cap: None,
+            kernel: self.model.attention,
         }
     }
 }
