@@ -58,14 +58,29 @@ pub fn write_atomically(
         let file = writer.into_inner().map_err(|error| error.into_error())?;
         file.sync_all()?;
         fs::rename(&temporary.0, path)?;
-        // The rename itself must survive a power failure. Some file systems cannot flush a
-        // folder; there the rename is as durable as they make it.
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        // The rename itself must survive a power failure.
+        sync_folder(folder)
     })();
     written.map_err(|error| writing(path, &error))
+}
+
+/// Flushes a folder: what was renamed into it stays there when the power fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) => synced(folder.sync_all()),
+        Err(_) => Ok(()), // written into, but not to be listed: nothing to flush it by
+    }
+}
+
+/// What a flush came to. Some file systems have none for a file or folder; there a rename is as durable as
+/// they make it.
+pub fn synced(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Writes `value` as indented JSON with a newline at its end, atomically.

@@ -216,6 +216,11 @@ fn limit(inputs: &Inputs) -> Option<u64> {
     if let Some(limit) = inputs.recipe.train.memory_limit {
         return Some(limit.0);
     }
+    available()
+}
+
+/// Nine tenths of what the host has available; none where it does not say.
+pub fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -22,7 +22,11 @@ pub mod judge;
 pub mod fit;
 
 pub mod checkpoint;
+pub mod checksum;
+pub mod disk;
 pub mod folder;
 pub mod run;
+pub mod watch;
+pub mod writer;
 
 pub mod event;

@@ -19,6 +19,9 @@ impl Series {
         for line in text.lines() {
             let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
             let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
+            if line.contains_key("warning") {
+                continue;
+            }
             series.last_step = series.last_step.max(step as usize);
             for (name, value) in line {
                 let value = value.as_f64().unwrap_or(f64::NAN);

@@ -8,6 +8,7 @@ use ::train::event::{Event, Judgement, Metrics, StepReport};
 use ::train::fit::{self, Fit};
 use ::train::recipe::Recipe;
 use data::Report;
+use data::dataset::Rendered;
 use engine::memory::arena::Category;
 
 use super::live::Live;
@@ -64,6 +65,7 @@ impl Shown {
                     self.line(&data_line("held-out data", eval));
                 }
             }
+            Event::Example(example) => self.line(&example_lines(example)),
             Event::Planned(fit) => {
                 self.planned_bytes = fit.simulation.peak_bytes;
                 plan_lines(fit).iter().for_each(|line| self.line(line));
@@ -188,6 +190,23 @@ fn data_line(what: &str, report: &Report) -> String {
         count(report.tokens.total),
         count(report.tokens.max),
     )
+}
+
+/// Characters of a prompt or completion that are shown; `prospect data` shows all.
+const EXCERPT: usize = 240;
+
+/// What the template made of the first row, so that a wrong one is seen before hours go by.
+fn example_lines(example: &Rendered) -> String {
+    let label = if example.label { "thumbs up" } else { "thumbs down" };
+    // The end of a prompt says how answers begin, the beginning of a completion how it goes on.
+    let skipped = example.prompt.chars().count().saturating_sub(EXCERPT);
+    let prompt: String = example.prompt.chars().skip(skipped).collect();
+    let completion: String = example.completion.chars().take(EXCERPT).collect();
+    let (before, after) = (
+        if skipped > 0 { "…" } else { "" },
+        if completion.len() < example.completion.len() { "…" } else { "" },
+    );
+    format!("example: {} ({label}) {before}{prompt}⟦{completion}{after}⟧", example.source)
 }
 
 fn plan_lines(fit: &Fit) -> Vec<String> {
