@@ -21,19 +21,33 @@ mod report;
 mod self_test;
 mod signals;
 mod terminal;
+mod threads;
 mod train;
 mod words;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use engine::memory::budget::{self, Budgeted};
 
 use crate::args::{Arguments, Command};
 use crate::ending::Done;
 
+/// Bounds the memory of templates and tokenizers, which are programs of strangers.
+#[global_allocator]
+static ALLOCATOR: Budgeted = Budgeted;
+
 fn main() -> ExitCode {
+    ::data::confined::by(budget::within);
     let arguments = Arguments::parse();
-    ending::run(|| match &arguments.command {
+    ending::run(|| {
+        threads::check_environment()?;
+        command(&arguments)
+    })
+}
+
+fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
+    match &arguments.command {
         Command::Train(arguments) => train::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Data(arguments) => data::run(arguments),
@@ -44,5 +58,5 @@ fn main() -> ExitCode {
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))
         }
-    })
+    }
 }

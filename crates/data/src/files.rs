@@ -12,6 +12,14 @@ use crate::error::{Error, Result};
 
 /// The whole file as bytes.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = fs::metadata(path).map_err(|error| reading(path, &error))?.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(Error::input(
+            format!("cannot read '{}': it is a device", path.display()),
+            "name a file: a device may have no end",
+        ));
+    }
     fs::read(path).map_err(|error| reading(path, &error))
 }
 
@@ -134,7 +142,11 @@ fn writing(path: &Path, error: &io::Error) -> Error {
             format!("cannot write '{path}': its folder does not exist"),
             "create the folder first or choose another one",
         ),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::input(
+        ErrorKind::ReadOnlyFilesystem => Error::machine(
+            format!("cannot write '{path}': the disk became read-only"),
+            "a failing disk is mounted so: look at it with dmesg; what was there is untouched",
+        ),
+        ErrorKind::PermissionDenied => Error::input(
             format!("cannot write '{path}': permission denied"),
             "choose a folder your user may write to",
         ),

@@ -147,8 +147,24 @@ impl Report {
         (20 * lost > self.records).then_some((lost, self.records))
     }
 
+    /// What happened to records, a sentence each.
+    pub fn lost(&self) -> Vec<String> {
+        let sentence = |text: &String| text.split('\n').next().unwrap_or_default().to_owned();
+        self.noted().iter().map(sentence).collect()
+    }
+
     /// What a user should know, each with what to do.
     pub fn warnings(&self) -> Vec<String> {
+        let many = self.many_lost().map(|(lost, all)| {
+            format!(
+                "{lost} of {all} records are dropped or cut, {:.1} %\n  hint: more than 5 % is rarely meant: the next lines say why",
+                100.0 * lost as f64 / all as f64
+            )
+        });
+        many.into_iter().chain(self.noted()).collect()
+    }
+
+    fn noted(&self) -> Vec<String> {
         let longer = "raise data.max_length, or shorten them; `prospect data` shows all lengths";
         let noted = [
             (
@@ -180,12 +196,6 @@ impl Report {
             ),
         ];
         let mut warnings = Vec::new();
-        if let Some((lost, all)) = self.many_lost() {
-            warnings.push(format!(
-                "{lost} of {all} records are dropped or cut, {:.1} %\n  hint: more than 5 % is rarely meant: the next lines say why",
-                100.0 * lost as f64 / all as f64
-            ));
-        }
         for (noted, what, hint) in noted {
             if noted.count > 0 {
                 let records = if noted.count == 1 { "record" } else { "records" };

@@ -75,7 +75,7 @@ impl Needs {
         }
         Err(Error::machine(
             format!(
-                "the run writes up to {} into '{}' ({} checkpoints of {}, the result {}, logs {}), but {} is free there",
+                "the run writes up to {} into '{}' (checkpoints: {} of {}, the result {}, logs {}), but {} is free there",
                 bytes(self.total()),
                 output.display(),
                 self.checkpoints,
@@ -119,7 +119,7 @@ mod tests {
         let error = needs.check(needs.total() - 1, Path::new("run")).unwrap_err();
         assert_eq!(
             error.message,
-            "the run writes up to 13.5 KiB into 'run' (3 checkpoints of 4.0 KiB, the result 1.0 KiB, logs 512 B), but 13.5 KiB is free there"
+            "the run writes up to 13.5 KiB into 'run' (checkpoints: 3 of 4.0 KiB, the result 1.0 KiB, logs 512 B), but 13.5 KiB is free there"
         );
         assert!(Needs { checkpoint: u64::MAX, ..needs }.check(1 << 60, Path::new("run")).is_err());
     }

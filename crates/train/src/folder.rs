@@ -76,25 +76,7 @@ impl Folder {
     /// Makes a new run folder, or opens that of the run to go on with.
     pub fn open(recipe: &Recipe, resume: bool) -> Result<Folder> {
         let path = recipe.output.clone();
-        let exists = holds_run(&path);
-        if exists && !resume {
-            return Err(Error::input(
-                format!("output '{}' holds a run already", path.display()),
-                "go on with it by --resume, or choose another place by --set output=...",
-            ));
-        }
-        if !exists && resume {
-            return Err(Error::input(
-                format!("output '{}' holds no run to resume", path.display()),
-                "start it without --resume",
-            ));
-        }
-        if !exists && path.is_dir() && !is_free(&path) {
-            return Err(Error::input(
-                format!("output '{}' is a folder with other files in it", path.display()),
-                "choose an empty or new folder by --set output=...",
-            ));
-        }
+        check(recipe, resume)?;
         let new = !path.exists();
         fs::create_dir_all(&path).map_err(|error| {
             Error::machine(
@@ -124,17 +106,6 @@ impl Folder {
         Ok(())
     }
 
-    /// Reads what the run to go on with was started with.
-    pub fn read_start(&self) -> Result<RunFile> {
-        let path = self.path.join(START);
-        checksum::read_sealed(&path).map_err(|error| {
-            Error::input(
-                format!("'{}' is damaged: {error}", path.display()),
-                "start the run anew in another folder by --set output=...",
-            )
-        })
-    }
-
     /// How the run ended, if it did: the summary is what is written last.
     pub fn finished(&self) -> Option<(Summary, Option<Judgement>)> {
         let read = |name: &str| fs::read_to_string(self.path.join(name)).ok();
@@ -143,6 +114,42 @@ impl Folder {
         let there = ["adapter", "model"].iter().any(|name| self.path.join(name).is_dir());
         there.then_some((summary, judgement))
     }
+}
+
+/// An error if a new run may not be made in the recipe's folder, or there is none to go on with. Nothing is written.
+pub fn check(recipe: &Recipe, resume: bool) -> Result<()> {
+    let path = &recipe.output;
+    let exists = holds_run(path);
+    if exists && !resume {
+        return Err(Error::input(
+            format!("output '{}' holds a run already", path.display()),
+            "go on with it by --resume, or choose another place by --set output=...",
+        ));
+    }
+    if !exists && resume {
+        return Err(Error::input(
+            format!("output '{}' holds no run to resume", path.display()),
+            "start it without --resume",
+        ));
+    }
+    if !exists && path.is_dir() && !is_free(path) {
+        return Err(Error::input(
+            format!("output '{}' is a folder with other files in it", path.display()),
+            "choose an empty or new folder by --set output=...",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads what the run to go on with was started with.
+pub fn read_start(output: &Path) -> Result<RunFile> {
+    let path = output.join(START);
+    checksum::read_sealed(&path).map_err(|error| {
+        Error::input(
+            format!("'{}' is damaged: {error}", path.display()),
+            "start the run anew in another folder by --set output=...",
+        )
+    })
 }
 
 impl Drop for Folder {

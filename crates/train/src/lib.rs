@@ -24,6 +24,7 @@ pub mod fit;
 pub mod checkpoint;
 pub mod checksum;
 pub mod disk;
+pub mod finite;
 pub mod folder;
 pub mod run;
 pub mod watch;

@@ -15,6 +15,7 @@ use crate::checksum;
 use crate::disk::{self, Needs};
 use crate::error::{Error, Result};
 use crate::event::{Event, Summary};
+use crate::finite;
 use crate::fit::{self, Fit};
 use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
@@ -47,9 +48,16 @@ pub fn run(
 ) -> Result<Ending> {
     choose_device(&recipe, tell)?;
     let recipe = folder::settle(recipe, resume);
-    let folder = Folder::open(&recipe, resume)?;
-    let now = if resume { folder.read_start()?.template_moment } else { Moment::now() };
+    folder::check(&recipe, resume)?;
+    let then = match resume {
+        true => Some(folder::read_start(&recipe.output)?),
+        false => None,
+    };
+    let now = then.as_ref().map_or_else(Moment::now, |then| then.template_moment);
     let inputs = Inputs::load(recipe, now)?;
+    finite::check(&inputs.checkpoint)?;
+    // Only now anything is written: reading what strangers wrote may end the program (`data::confined`).
+    let folder = Folder::open(&inputs.recipe, resume)?;
     tell(Event::Data {
         train: &inputs.report,
         eval: inputs.eval.as_ref().map(|(_, report)| report),
@@ -57,15 +65,16 @@ pub fn run(
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
     let mut warned = warnings(&inputs);
 
-    let fit = plan(&inputs, &folder, resume)?;
+    let fit = plan(&inputs, then.as_ref())?;
     let run_file = RunFile {
         prospect: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe: checksum::of(inputs.recipe.to_toml().as_bytes()),
         policy: fit.simulation.policy,
         template_moment: now,
         fingerprints: folder::fingerprints(&inputs)?,
     };
-    if resume {
-        for word in folder.check_unchanged(&inputs.recipe, &run_file)? {
+    if let Some(then) = &then {
+        for word in folder.check_unchanged(&inputs.recipe, then, &run_file)? {
             tell(Event::Note(word));
         }
         if let Some((summary, judgement)) = folder.finished() {
@@ -134,7 +143,7 @@ fn look_at_room(
         Some(free) => {
             needs.check(free, folder.path())?;
             tell(Event::Note(format!(
-                "disk: up to {} of {} free ({} checkpoints of {})",
+                "disk: up to {} of {} free (checkpoints: {} of {})",
                 fit::bytes(needs.total()),
                 fit::bytes(free),
                 needs.checkpoints,
@@ -182,12 +191,9 @@ fn choose_device(recipe: &Recipe, tell: &mut dyn FnMut(Event<'_>)) -> Result<()>
 }
 
 /// A policy that fits, or on resuming the one the run began with.
-fn plan(inputs: &Inputs, folder: &Folder, resume: bool) -> Result<Fit> {
-    if !resume {
-        return fit::fit(inputs);
-    }
-    let policy = folder.read_start()?.policy;
-    let simulation = fit::simulate(inputs, policy)?;
+fn plan(inputs: &Inputs, then: Option<&RunFile>) -> Result<Fit> {
+    let Some(then) = then else { return fit::fit(inputs) };
+    let simulation = fit::simulate(inputs, then.policy)?;
     Ok(Fit { simulation, limit: None, reason: "as the run began".to_owned() })
 }
 
@@ -208,14 +214,21 @@ pub fn warnings(inputs: &Inputs) -> Vec<String> {
         } else if let Some(imbalance) =
             report.imbalance(objective.desirable_weight, objective.undesirable_weight)
         {
+            // In two decimals, as TRL says it; a range that these round to nothing is no advice.
+            let ranges = [
+                ("desirable_weight", imbalance.desirable_weight),
+                ("undesirable_weight", imbalance.undesirable_weight),
+            ];
+            let ranges: Vec<String> = ranges
+                .iter()
+                .filter(|(_, (low, _))| *low >= 0.05)
+                .map(|(name, (low, high))| format!("{name} from {low} to {high}"))
+                .collect();
             all.push(format!(
-                "{} thumbs up and {} thumbs down are out of balance\n  hint: write desirable_weight from {} to {}, or undesirable_weight from {} to {} (arXiv 2402.01306, eq. 8)",
+                "{} thumbs up and {} thumbs down are out of balance\n  hint: write {} (arXiv 2402.01306, eq. 8)",
                 report.desirable,
                 report.undesirable,
-                imbalance.desirable_weight.0,
-                imbalance.desirable_weight.1,
-                imbalance.undesirable_weight.0,
-                imbalance.undesirable_weight.1
+                ranges.join(", or ")
             ));
         }
     }
@@ -262,7 +275,7 @@ fn go_on(
     let (found, words) = checkpoint::newest(folder.path());
     for word in words {
         tell(Event::Warning(format!(
-            "{word}\n  hint: the run goes on from the one before; check the disk"
+            "{word}\n  hint: the run goes on from the one before, or its beginning; check the disk"
         )));
     }
     let progress = match found {

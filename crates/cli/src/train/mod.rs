@@ -12,17 +12,18 @@ mod shown;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::train::error::{Error, Result};
+use ::train::error::Result;
 use ::train::event::Event;
+use ::train::folder;
 use ::train::recipe::Recipe;
 use ::train::run::{self, Ending};
-use ::train::{folder, recipe};
 
 use crate::args;
 use crate::ending::Done;
 use crate::report;
 use crate::signals::Signals;
 use crate::terminal;
+use crate::threads;
 use shown::Shown;
 
 /// Trains.
@@ -30,7 +31,7 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     let signals = Signals::listen()?;
     let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
     let recipe = folder::settle(recipe, arguments.resume);
-    use_threads(&recipe.train)?;
+    threads::start(&recipe.train)?;
     let mut shown = Shown::new(&recipe, Arc::clone(&signals.stop));
     let mut reporter = Reporter::new(&recipe.output);
     let ending = run::run(recipe.clone(), arguments.resume, &signals.stop, &mut |event| {
@@ -83,15 +84,4 @@ impl Reporter<'_> {
             _ => false,
         }
     }
-}
-
-/// Gives the CPU's work to as many threads as the recipe says. The result is the same for any number.
-pub(crate) fn use_threads(train: &recipe::training::Train) -> Result<()> {
-    let Some(threads) = train.threads else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
-        Error::machine(
-            format!("cannot start {threads} threads: {error}"),
-            "lower train.threads, or remove it to use all cores",
-        )
-    })
 }

@@ -379,7 +379,7 @@ fn a_disk_that_is_too_small_is_refused_before_the_first_step() {
     assert!(mount(&["umount"]), "umount");
     assert_eq!(came.code, Some(1), "{}", came.stderr);
     expect![[r#"
-        error: the run writes up to 1.7 MiB into 'small/run' (10 checkpoints of 101.0 KiB, the result 53.0 KiB, logs 713.8 KiB), but 160.0 KiB is free there
+        error: the run writes up to 1.7 MiB into 'small/run' (checkpoints: 10 of 101.0 KiB, the result 53.0 KiB, logs 713.8 KiB), but 160.0 KiB is free there
           hint: free some space, lower train.keep_checkpoints, or choose another disk by --set output=...
     "#]]
     .assert_eq(&error);

@@ -18,6 +18,8 @@ use crate::recipe::Recipe;
 pub struct RunFile {
     /// The version of Prospect.
     pub prospect: String,
+    /// SHA-256 of `recipe.toml`.
+    pub recipe: String,
     /// What the planner chose.
     pub policy: Policy,
     /// The moment a chat template writes into prompts.
@@ -41,9 +43,23 @@ const HARMLESS: [&str; 8] = [
 impl Folder {
     /// Refuses to go on where the recipe, the data, the model or the program changed what the result depends on.
     /// Gives the changes that are harmless, a sentence each.
-    pub fn check_unchanged(&self, recipe: &Recipe, now: &RunFile) -> Result<Vec<String>> {
-        let then = self.read_start()?;
-        let old = files::read_to_string(&self.path.join("recipe.toml"))?;
+    pub fn check_unchanged(
+        &self,
+        recipe: &Recipe,
+        then: &RunFile,
+        now: &RunFile,
+    ) -> Result<Vec<String>> {
+        let place = self.path.join("recipe.toml");
+        let old = files::read(&place)?;
+        let old = match String::from_utf8(old) {
+            Ok(text) if checksum::of(text.as_bytes()) == then.recipe => text,
+            _ => {
+                return Err(Error::input(
+                    format!("'{}' is damaged: it is not what was written", place.display()),
+                    "a run is changed by its own recipe or by --set; start anew in another folder by --set output=...",
+                ));
+            }
+        };
         let changed = |what: String| {
             Err(Error::input(
                 format!("{what} since the run in '{}' began", self.path.display()),

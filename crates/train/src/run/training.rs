@@ -175,8 +175,12 @@ impl Run<'_> {
             .append("bad-batches.jsonl", &json!({"step": step, "rows": rows}).to_string())?;
         let (count, allowed) =
             (self.progress.bad_batches, self.inputs.recipe.train.max_bad_batches);
+        let so_far = match count > allowed {
+            true => format!("more than the {allowed} that are allowed"),
+            false => format!("{count} of {allowed} allowed so far"),
+        };
         let warning = format!(
-            "step {step} was skipped: its loss or gradient is not finite (rows {} to {})\n  hint: bad-batches.jsonl names all its rows; {count} of {allowed} allowed so far",
+            "step {step} was skipped: its loss or gradient is not finite (rows {} to {})\n  hint: bad-batches.jsonl names all its rows; {so_far}",
             rows.first().map_or("", String::as_str),
             rows.last().map_or("", String::as_str)
         );
