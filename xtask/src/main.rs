@@ -4,7 +4,9 @@
 
 mod bench;
 mod docs;
+mod faults;
 mod quickstart;
+mod soak;
 mod tidy;
 
 use std::ffi::OsString;
@@ -17,6 +19,9 @@ usage: cargo xtask TASK
   tidy    check formatting, lints, licences, the shape of the repository and its documents
   docs    write the generated documents: docs/recipes.md, docs/cli.md
   bench   measure Prospect and TRL side by side on this machine's cores
+  faults  inject every fault and give every hostile input, and print the counts
+  soak [--minutes N]
+          a long run of the quickstart's model: do memory, open files or the time of a step grow?
   quickstart [--pretrain]
           make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too";
 
@@ -28,6 +33,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
+        ["faults"] => faults::run(&root),
+        ["soak", ..] => soak::run(&root, &arguments[1..]),
         ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };
