@@ -79,7 +79,7 @@ mod tests {
         put("recipe.toml", "[model]\npath = \"<script>alert(1)</script>\"\n");
         put(
             "metrics.jsonl",
-            "{\"step\":1,\"loss\":0.5,\"rewards/margins\":0.0}\n{\"step\":2,\"loss\":null}\n{\"step\":3,\"loss\":0.25,\"eval_loss\":0.3}\nbroken",
+            "{\"step\":1,\"loss\":0.5,\"rewards/margins\":0.0}\n{\"step\":1,\"warning\":\"<img> shrank\",\"hint\":\"less\"}\n{\"step\":2,\"loss\":null}\n{\"step\":3,\"loss\":0.25,\"eval_loss\":0.3}\nbroken",
         );
         put(
             "answers.json",
@@ -88,7 +88,10 @@ mod tests {
         write(folder.path()).unwrap();
         let html = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
         assert!(html.contains("&lt;b&gt;?") && html.contains("&lt;script&gt;"), "{html}");
-        for forbidden in ["<script", "<b>?", "http://", "https://", "@import", "url(", "NaN"] {
+        assert!(html.contains("&lt;img&gt; shrank <small>(step 1)</small>"), "{html}");
+        for forbidden in
+            ["<script", "<img", "<b>?", "http://", "https://", "@import", "url(", "NaN"]
+        {
             assert!(!html.contains(forbidden), "{forbidden}");
         }
         assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());

@@ -24,6 +24,7 @@ pub(super) fn page(run: &Run) -> String {
     );
     html += &header(run);
     html += &tiles(run);
+    html += &warnings(run);
     html += &charts(run);
     html += &answers(run);
     html += &recipe(run);
@@ -139,6 +140,30 @@ fn tiles(run: &Run) -> String {
         );
     }
     html + "</section>\n"
+}
+
+/// What was warned of, and what to do.
+fn warnings(run: &Run) -> String {
+    let lines: Vec<String> = run
+        .series
+        .warnings()
+        .iter()
+        .map(|warning| {
+            let when = match warning.step {
+                0 => "before the first step".to_owned(),
+                step => format!("step {}", count(step as usize)),
+            };
+            format!(
+                "<li>{} <small>({when})</small><br><small>{}</small></li>",
+                escape(&warning.what),
+                escape(&warning.hint)
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("<section class=\"card\"><h2>warnings</h2><ul>{}</ul></section>\n", lines.join(""))
 }
 
 /// A metric, its name in the legend, its colour and how it is drawn.

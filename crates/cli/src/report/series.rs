@@ -10,6 +10,14 @@ pub(super) struct Series {
     curves: BTreeMap<String, Vec<(f64, f64)>>,
     last_step: usize,
     last_epoch: f64,
+    warnings: Vec<Warning>,
+}
+
+/// What was warned of, after which step (0: before the first), and what to do.
+pub(super) struct Warning {
+    pub(super) step: u64,
+    pub(super) what: String,
+    pub(super) hint: String,
 }
 
 impl Series {
@@ -19,7 +27,10 @@ impl Series {
         for line in text.lines() {
             let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
             let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
-            if line.contains_key("warning") {
+            if let Some(what) = line.get("warning").and_then(Value::as_str) {
+                let hint = line.get("hint").and_then(Value::as_str).unwrap_or_default();
+                let (what, hint) = (what.to_owned(), hint.to_owned());
+                series.warnings.push(Warning { step, what, hint });
                 continue;
             }
             series.last_step = series.last_step.max(step as usize);
@@ -43,6 +54,11 @@ impl Series {
     /// Its last value that is finite.
     pub(super) fn last(&self, name: &str) -> Option<f64> {
         self.get(name)?.iter().rev().map(|(_, value)| *value).find(|value| value.is_finite())
+    }
+
+    /// What was warned of, in order.
+    pub(super) fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Steps done.
