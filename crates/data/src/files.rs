@@ -69,7 +69,7 @@ pub fn write_atomically(
         // The rename itself must survive a power failure.
         sync_folder(folder)
     })();
-    written.map_err(|error| writing(path, &error))
+    written.map_err(|error| cannot_write(path, &error))
 }
 
 /// Flushes a folder: what was renamed into it stays there when the power fails.
@@ -129,13 +129,14 @@ fn reading(path: &Path, error: &io::Error) -> Error {
     }
 }
 
-fn writing(path: &Path, error: &io::Error) -> Error {
+/// Why a file could not be written, and what to do.
+pub fn cannot_write(path: &Path, error: &io::Error) -> Error {
     let path = path.display();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             Error::machine(
                 format!("cannot write '{path}': no space is left on the disk"),
-                "free some space or choose another output folder; what was there is untouched",
+                "free some space and go on with --resume, or choose another output folder; what was there is untouched",
             )
         }
         ErrorKind::NotFound => Error::input(

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checksum;
 use crate::error::{Error, Result};
+use crate::folder::START;
 use crate::learner::Learner;
 
 const STATE: &str = "state.json";
@@ -36,6 +37,8 @@ pub struct State {
     pub updates: u64,
     /// Steps that were skipped.
     pub bad_batches: usize,
+    /// SHA-256 of the run's `run.json`, and so of its recipe, model and data.
+    run: String,
     /// SHA-256 of every other file.
     checksums: BTreeMap<String, String>,
 }
@@ -134,17 +137,12 @@ impl<'a> Contents<'a> {
     /// Writes the checkpoint into the run folder `output` and removes old ones, so that `keep` stay (0: all).
     pub fn write(&self, output: &Path, keep: usize) -> Result<PathBuf> {
         let place = output.join(format!("checkpoint-{}", self.step));
-        let io = |error: io::Error, doing: &str| {
-            Error::machine(
-                format!("cannot {doing} '{}': {error}", place.display()),
-                "free some space on the disk and go on with --resume",
-            )
-        };
+        let io = |error: io::Error| files::cannot_write(&place, &error);
         let beside = Beside(output.join(format!(".checkpoint-{}.tmp", self.step)));
         if beside.0.exists() {
-            fs::remove_dir_all(&beside.0).map_err(|error| io(error, "replace"))?;
+            fs::remove_dir_all(&beside.0).map_err(io)?;
         }
-        fs::create_dir_all(&beside.0).map_err(|error| io(error, "write"))?;
+        fs::create_dir_all(&beside.0).map_err(io)?;
         let mut checksums = BTreeMap::new();
         for (name, entries) in &self.files {
             let sum =
@@ -159,18 +157,19 @@ impl<'a> Contents<'a> {
             checksums.insert(adapter::CONFIG.to_owned(), sum);
         }
         let Contents { step, updates, bad_batches, .. } = *self;
-        let state = State { step, updates, bad_batches, checksums };
+        let run = checksum::of_file(&output.join(START)).map_err(io)?;
+        let state = State { step, updates, bad_batches, run, checksums };
         checksum::write_sealed(&beside.0.join(STATE), &state)?;
         for name in LOGS {
             if let Ok(log) = fs::File::open(output.join(name)) {
-                files::synced(log.sync_all()).map_err(|error| io(error, "write"))?;
+                files::synced(log.sync_all()).map_err(io)?;
             }
         }
         if place.exists() {
-            fs::remove_dir_all(&place).map_err(|error| io(error, "replace"))?;
+            fs::remove_dir_all(&place).map_err(io)?;
         }
-        fs::rename(&beside.0, &place).map_err(|error| io(error, "write"))?;
-        files::sync_folder(output).map_err(|error| io(error, "write"))?;
+        fs::rename(&beside.0, &place).map_err(io)?;
+        files::sync_folder(output).map_err(io)?;
         remove_old(output, step, keep);
         Ok(place)
     }
@@ -239,8 +238,9 @@ pub fn all(output: &Path) -> Vec<(usize, PathBuf)> {
 /// The newest checkpoint that is whole, and a word about each damaged one that was passed over.
 pub fn newest(output: &Path) -> (Option<(State, PathBuf)>, Vec<String>) {
     let mut words = Vec::new();
+    let run = checksum::of_file(&output.join(START)).unwrap_or_default();
     for (step, folder) in all(output).into_iter().rev() {
-        match read_state(&folder, step) {
+        match read_state(&folder, step, &run) {
             Ok(state) => return (Some((state, folder)), words),
             Err(why) => {
                 words.push(format!("'{}' is damaged and is passed over: {why}", folder.display()))
@@ -250,11 +250,14 @@ pub fn newest(output: &Path) -> (Option<(State, PathBuf)>, Vec<String>) {
     (None, words)
 }
 
-fn read_state(folder: &Path, step: usize) -> std::result::Result<State, String> {
+fn read_state(folder: &Path, step: usize, run: &str) -> std::result::Result<State, String> {
     let state: State =
         checksum::read_sealed(&folder.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
     if state.step != step {
         return Err(format!("{STATE} is of step {}", state.step));
+    }
+    if state.run != run {
+        return Err("it is of another run".to_owned());
     }
     for (name, sum) in &state.checksums {
         let found =

@@ -70,7 +70,8 @@ fn is_leftover(name: &str) -> bool {
 }
 
 const LOCK: &str = ".lock";
-const START: &str = "run.json";
+/// What a resumed run must find unchanged: [`RunFile`].
+pub(crate) const START: &str = "run.json";
 
 impl Folder {
     /// Makes a new run folder, or opens that of the run to go on with.

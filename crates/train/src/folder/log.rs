@@ -66,12 +66,7 @@ impl Folder {
             let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
             file.write_all(format!("{line}\n").as_bytes())
         };
-        append().map_err(|error| {
-            Error::machine(
-                format!("cannot write '{}': {error}", path.display()),
-                "free some space on the disk and go on with --resume",
-            )
-        })
+        append().map_err(|error| files::cannot_write(&path, &error).into())
     }
 
     /// Drops what was measured after step `step`: the run goes on from there. `warnings` are those of before the

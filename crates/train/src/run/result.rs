@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Ending;
 use super::training::{Measured, Run};
 use crate::checksum;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Summary};
 use crate::recipe::model::Dtype;
 use crate::session::Session;
@@ -63,12 +63,7 @@ impl Run<'_> {
         let base = self.inputs.folder.display().to_string();
         let create = |name: &str| -> Result<PathBuf> {
             let path = self.folder.path().join(name);
-            std::fs::create_dir_all(&path).map_err(|error| {
-                Error::machine(
-                    format!("cannot create '{}': {error}", path.display()),
-                    "free some space on the disk and go on with --resume",
-                )
-            })?;
+            std::fs::create_dir_all(&path).map_err(|error| files::cannot_write(&path, &error))?;
             Ok(path)
         };
         if let Some(policy) = session.learner.policy_mut() {
