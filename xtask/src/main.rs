@@ -5,7 +5,9 @@
 mod bench;
 mod docs;
 mod faults;
+mod kernels;
 mod quickstart;
+mod random_model;
 mod soak;
 mod tidy;
 
@@ -18,12 +20,16 @@ usage: cargo xtask TASK
 
   tidy    check formatting, lints, licences, the shape of the repository and its documents
   docs    write the generated documents: docs/recipes.md, docs/cli.md
+  kernels [--nvrtc FOLDER]
+          compile the kernels to PTX with NVRTC 12.2, from FOLDER or from PyPI
   bench   measure Prospect and TRL side by side on this machine's cores
   faults  inject every fault and give every hostile input, and print the counts
   soak [--minutes N]
           a long run of the quickstart's model: do memory, open files or the time of a step grow?
   quickstart [--pretrain]
-          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too";
+          make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too
+  random-model --shape SHAPE OUT
+          write a checkpoint of random weights, for benchmarks without downloads";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +38,8 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
+        ["kernels", ..] => kernels::run(&root, &arguments[1..]),
+        ["random-model", ..] => random_model::run(&arguments[1..]),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
         ["faults"] => faults::run(&root),
         ["soak", ..] => soak::run(&root, &arguments[1..]),

@@ -4,6 +4,7 @@ use ::data::template::Moment;
 use ::train::error::Result;
 use ::train::fit;
 use ::train::inputs::Inputs;
+use ::train::machine::Machine;
 use ::train::recipe::Recipe;
 use ::train::recipe::adapter::Adapter;
 use serde_json::{Map, json};
@@ -39,8 +40,9 @@ pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
         }
         None => say("note: without --adapter this measures the model as training starts with it"),
     }
+    let machine = Machine::choose(&recipe)?;
     let inputs = Inputs::load(recipe, Moment::now())?;
-    let metrics = fit::evaluate(&inputs)?;
+    let metrics = fit::evaluate(&inputs, &machine)?;
     if arguments.json {
         let object: Map<String, serde_json::Value> =
             metrics.iter().map(|(name, value)| (name.clone(), json!(value))).collect();

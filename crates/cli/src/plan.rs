@@ -4,6 +4,7 @@ use ::data::template::Moment;
 use ::train::error::{Error, Result};
 use ::train::fit::bytes;
 use ::train::inputs::Inputs;
+use ::train::machine::Machine;
 use ::train::recipe::Recipe;
 use planner::{Change, Plan};
 
@@ -18,7 +19,8 @@ const SMALLEST_SHARE: f64 = 0.001;
 /// Plans.
 pub(crate) fn run(arguments: &args::Plan) -> Result<Done> {
     let recipe = read(&arguments.recipe)?;
-    let plan = planner::plan(&Inputs::load(recipe, Moment::now())?)?;
+    let machine = Machine::choose(&recipe)?;
+    let plan = planner::plan(&Inputs::load(recipe, Moment::now())?, &machine)?;
     if arguments.json {
         print(&crate::terminal::json(&plan));
         return Ok(Done::Well);

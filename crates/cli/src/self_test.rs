@@ -107,7 +107,7 @@ fn nf4(device: &Device) -> Engine<Outcome> {
     nf4::quantize(x.view(), &mut quantized)?;
     nf4::dequantize(&quantized, y.view_mut())?;
     let absmax: Vec<f32> = match &quantized.scales {
-        Scales::Plain { absmax } => absmax.to_vec(),
+        Scales::Plain { absmax } => absmax.to_vec()?,
         Scales::Double { .. } => Vec::new(),
     };
     let share =
@@ -168,13 +168,13 @@ fn attention(device: &Device) -> Engine<Outcome> {
 }
 
 const HYPER: Hyper =
-    Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1 };
+    Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, gradient_scale: 1.0 };
 
 /// A first update against its formula in f64.
 fn optimizer(device: &Device) -> Engine<Outcome> {
     let n = 5000;
     let (mut param, gradient) = (random(device, (n, 1), 11)?, random(device, (n, 1), 12)?);
-    let before: Vec<f32> = param.to_vec();
+    let before: Vec<f32> = param.to_vec()?;
     let mut state = State::new(device, Rule::Torch, n)?;
     adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::Torch, HYPER)?;
     let exact = |p: f32, g: f32| {
@@ -197,7 +197,7 @@ fn step(device: &Device) -> Engine<Outcome> {
     let (mut lse, mut logps) = (random(device, (m, 1), 15)?, random(device, (m, 1), 16)?);
     let mut loss = |weight: &Tensor| -> Engine<(f64, Vec<f32>)> {
         linear_logps::forward(x.view(), weight.view(), items, lse.view_mut(), logps.view_mut())?;
-        Ok((-logps.as_slice::<f32>().iter().map(|l| f64::from(*l)).sum::<f64>(), lse.to_vec()))
+        Ok((-logps.as_slice::<f32>().iter().map(|l| f64::from(*l)).sum::<f64>(), lse.to_vec()?))
     };
     let (before, saved) = loss(&weight)?;
     let saved = tensor(device, (m, 1), &saved)?;
@@ -217,7 +217,7 @@ fn step(device: &Device) -> Engine<Outcome> {
     let square =
         dot(dweight.as_slice::<f32>().iter().copied(), dweight.as_slice::<f32>().iter().copied());
     let size = 1e-3 * before / square;
-    let gradient = dweight.to_vec::<f32>();
+    let gradient: Vec<f32> = dweight.to_vec()?;
     weight
         .as_mut_slice::<f32>()
         .iter_mut()

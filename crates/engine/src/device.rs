@@ -1,10 +1,14 @@
 //! Devices: where tensors live and who does the arithmetic.
 //!
-//! A [`Device`] is a handle to one arena. On [`Kind::Cpu`] the arena is host memory, reserved once; on
-//! [`Kind::Plan`] it is a pair of counters and every op books its work in a ledger instead of doing it.
+//! A [`Device`] is a handle to one arena. On [`Kind::Cpu`] the arena is host memory, on [`Kind::Cuda`] a GPU's,
+//! reserved once; on [`Kind::Plan`] it is a pair of counters and every op books its work in a ledger instead of doing
+//! it. A plan is made for one of the other two: they differ in what activations are held in and in what the ops take
+//! of the arena.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cuda::host::DeviceMemory;
+use crate::cuda::Cuda;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::arena::{Arena, Bytes, Category, End, Span};
@@ -16,6 +20,8 @@ use crate::tensor::{Shape, Tensor};
 pub enum Kind {
     /// f32 arithmetic on all cores of the host.
     Cpu,
+    /// A GPU: bf16 activations, f32 accumulation.
+    Cuda,
     /// A ledger: no memory, no arithmetic.
     Plan,
 }
@@ -28,9 +34,27 @@ pub struct Device {
 
 struct Inner {
     kind: Kind,
+    /// The kind itself, or on `plan` the kind that is planned for.
+    arithmetic: Kind,
     arena: Mutex<Arena>,
     ledger: Mutex<Ledger>,
-    memory: Option<HostMemory>,
+    memory: Memory,
+}
+
+/// Where the arena's bytes are.
+enum Memory {
+    Host(HostMemory),
+    Gpu { cuda: Arc<Cuda>, memory: DeviceMemory },
+    /// Nowhere.
+    Counted,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Memory::Gpu { cuda, memory } = self {
+            memory.release(cuda);
+        }
+    }
 }
 
 /// The arena's bytes. All access goes through tensors, each of which owns its span.
@@ -59,22 +83,57 @@ impl Device {
             .map_anon()
             .map_err(|error| Error::Reserve { bytes: capacity, reason: error.to_string() })?;
         let memory = HostMemory { base: pages.as_mut_ptr(), _pages: pages };
-        Ok(Device::new(Kind::Cpu, capacity, Some(memory)))
+        Ok(Device::new(Kind::Cpu, Kind::Cpu, capacity, Memory::Host(memory)))
     }
 
-    /// A device that only plans.
-    pub fn plan() -> Device {
-        Device::new(Kind::Plan, usize::MAX, None)
+    /// A GPU, with an arena of `capacity` bytes of its memory, reserved now.
+    pub fn on_gpu(cuda: Arc<Cuda>, capacity: usize) -> Result<Device> {
+        let capacity = crate::memory::arena::aligned(capacity.max(1));
+        let memory = DeviceMemory::reserve(&cuda, capacity)?;
+        Ok(Device::new(Kind::Cuda, Kind::Cuda, capacity, Memory::Gpu { cuda, memory }))
     }
 
-    fn new(kind: Kind, capacity: usize, memory: Option<HostMemory>) -> Device {
+    /// A device that only plans, for `arithmetic`: [`Kind::Cpu`] or [`Kind::Cuda`].
+    pub fn plan_for(arithmetic: Kind) -> Device {
+        assert_ne!(arithmetic, Kind::Plan, "a plan is for a device that computes");
+        Device::new(Kind::Plan, arithmetic, usize::MAX, Memory::Counted)
+    }
+
+    fn new(kind: Kind, arithmetic: Kind, capacity: usize, memory: Memory) -> Device {
         let arena = Mutex::new(Arena::new(capacity));
-        Device { inner: Arc::new(Inner { kind, arena, ledger: Mutex::default(), memory }) }
+        let ledger = Mutex::default();
+        Device { inner: Arc::new(Inner { kind, arithmetic, arena, ledger, memory }) }
     }
 
     /// What this device is.
     pub fn kind(&self) -> Kind {
         self.inner.kind
+    }
+
+    /// The kind itself, or on `plan` the kind that is planned for.
+    pub fn arithmetic(&self) -> Kind {
+        self.inner.arithmetic
+    }
+
+    /// What activations are held in.
+    pub fn activations(&self) -> DType {
+        if self.inner.arithmetic == Kind::Cuda { DType::BF16 } else { DType::F32 }
+    }
+
+    /// The GPU. Panics on other devices.
+    pub fn cuda(&self) -> &Cuda {
+        match &self.inner.memory {
+            Memory::Gpu { cuda, .. } => cuda,
+            _ => unreachable!("a kernel is launched on {:?}", self.inner.kind),
+        }
+    }
+
+    /// Waits for a GPU and returns what failed of what it was asked; nothing to do elsewhere.
+    pub fn synchronize(&self) -> Result<()> {
+        match &self.inner.memory {
+            Memory::Gpu { cuda, .. } => cuda.synchronize(),
+            _ => Ok(()),
+        }
     }
 
     /// True on the device that does no arithmetic.
@@ -105,9 +164,7 @@ impl Device {
     /// A vector of `values` on the step's stack.
     pub fn upload<T: Element>(&self, values: &[T]) -> Result<Tensor> {
         let mut tensor = self.scratch((values.len(), 1), T::DTYPE, Category::Workspace)?;
-        if !self.is_plan() {
-            tensor.as_mut_slice::<T>().copy_from_slice(values);
-        }
+        tensor.write(values)?;
         Ok(tensor)
     }
 
@@ -126,12 +183,18 @@ impl Device {
     }
 
     fn address(&self, span: Span) -> *mut u8 {
-        let Some(memory) = &self.inner.memory else { return std::ptr::null_mut() };
+        let base = match &self.inner.memory {
+            Memory::Host(memory) => memory.base,
+            Memory::Gpu { memory, .. } => {
+                std::ptr::without_provenance_mut(memory.address() as usize)
+            }
+            Memory::Counted => return std::ptr::null_mut(),
+        };
         let offset = match span.end {
             End::Bottom => span.offset,
             End::Top => self.arena().capacity() - span.offset,
         };
-        memory.base.wrapping_add(offset)
+        base.wrapping_add(offset)
     }
 
     pub(crate) fn give(&self, span: Span) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Element types. Arithmetic on the CPU is always f32; `BF16` and the packed 4-bit codes in `U8` are storage.
+/// Element types. Arithmetic is always f32; `BF16` and the packed 4-bit codes in `U8` are storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE 754 single precision.

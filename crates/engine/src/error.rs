@@ -58,6 +58,26 @@ pub enum Error {
         /// Bytes of the whole arena.
         capacity: usize,
     },
+    /// There is no GPU that can be used.
+    #[error("no GPU can be used: {reason}\n  hint: {hint}")]
+    NoGpu {
+        /// What is missing.
+        reason: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A call of NVIDIA's driver or libraries failed.
+    #[error("{call} failed on the GPU: {name} ({code})\n  hint: {hint}")]
+    Cuda {
+        /// The call.
+        call: &'static str,
+        /// NVIDIA's number of the error.
+        code: u32,
+        /// NVIDIA's name of the error.
+        name: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// The operating system did not give the arena's memory.
     #[error(
         "cannot reserve {bytes} bytes of host memory: {reason}\n  hint: close other programs, or lower memory_limit, token_budget or max_length"

@@ -7,8 +7,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::dtype::{DType, Element};
+use crate::error::{Error, Result};
 use crate::memory::arena::Span;
 
 /// Rows and columns of a row-major matrix.
@@ -128,12 +129,12 @@ impl Tensor {
         self.view_mut().into_slice(rows)
     }
 
-    /// Its elements. Panics on another element type and on `plan`, where there are none.
+    /// Its elements in host memory. Panics on another element type and on devices other than the CPU.
     pub fn as_slice<T: Element>(&self) -> &[T] {
         self.view().as_slice()
     }
 
-    /// Its elements, to write. Panics on another element type and on `plan`, where there are none.
+    /// Its elements in host memory, to write. Panics on another element type and on devices other than the CPU.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
         self.view_mut().into_mut_slice()
     }
@@ -149,12 +150,23 @@ impl Tensor {
         self.view_mut().copy_from(from.slice(0..rows));
     }
 
-    /// A copy of its elements on the host; zeros on `plan`.
-    pub fn to_vec<T: Element>(&self) -> Vec<T> {
-        if self.device.is_plan() {
-            return vec![T::default(); self.shape.len()];
-        }
-        self.as_slice().to_vec()
+    /// A copy of its elements on the host; zeros on `plan`. On a GPU this waits for what was asked before.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        self.view().to_vec()
+    }
+
+    /// Takes its elements from the host. Nothing happens on `plan`.
+    pub fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
+        self.view_mut().write(values)
+    }
+
+    /// Has its elements written by `fill`: in their place on the CPU, into a copy that goes up on a GPU. Nothing happens
+    /// on `plan`.
+    pub fn fill<T: Element, E: From<Error>>(
+        &mut self,
+        fill: impl FnOnce(&mut [T]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        self.view_mut().fill(fill)
     }
 
     /// The same bytes under another shape of no more elements. For buffers that serve several uses.
@@ -254,10 +266,29 @@ impl<'a> View<'a> {
         View { address: self.address.wrapping_add(offset), shape, ..self }
     }
 
-    /// Its elements. Panics on another element type and on `plan`, where there are none.
+    /// The address on a GPU.
+    pub(crate) fn address(self) -> u64 {
+        self.address.addr() as u64
+    }
+
+    /// A copy of its elements on the host; zeros on `plan`. On a GPU this waits for what was asked before.
+    pub fn to_vec<T: Element>(self) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); self.shape.len()];
+        match self.device.kind() {
+            Kind::Plan => {}
+            Kind::Cpu => values.copy_from_slice(self.as_slice()),
+            Kind::Cuda => {
+                assert_eq!(self.dtype, T::DTYPE, "a view of {} read as {}", self.dtype, T::DTYPE);
+                self.device.cuda().copy_down(bytes_of_mut(&mut values), self.address())?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// Its elements in host memory. Panics on another element type and on devices other than the CPU.
     pub fn as_slice<T: Element>(self) -> &'a [T] {
         assert_eq!(self.dtype, T::DTYPE, "a view of {} read as {}", self.dtype, T::DTYPE);
-        assert!(!self.address.is_null(), "tensors on the plan device have no elements");
+        assert_eq!(self.device.kind(), Kind::Cpu, "the elements are not in host memory");
         // SAFETY: the address is aligned to a multiple of the element size from a span at least this long, any
         // bit pattern is a value of T, and the lifetime keeps writers out.
         #[allow(unsafe_code)]
@@ -317,14 +348,15 @@ impl<'a> ViewMut<'a> {
 
     /// Sets every byte to zero.
     pub fn zero(&mut self) {
-        if self.device.is_plan() {
-            self.device.book("zero", 0.0, self.view().bytes() as f64);
-        } else {
-            // SAFETY: this view is the only one of these bytes, and zero is a value of every element type.
+        let view = self.view();
+        match self.device.kind() {
+            Kind::Plan => self.device.book("zero", 0.0, view.bytes() as f64),
+            Kind::Cuda => self.device.cuda().zero(view.address(), view.bytes()),
+            // SAFETY: the view is `bytes()` long and the only one of its bytes; zero is a value of every element type.
             #[allow(unsafe_code)]
-            unsafe {
-                std::ptr::write_bytes(self.address, 0, self.view().bytes());
-            }
+            Kind::Cpu => unsafe {
+                std::ptr::write_bytes(self.address, 0, view.bytes());
+            },
         }
     }
 
@@ -335,14 +367,67 @@ impl<'a> ViewMut<'a> {
             (from.shape, from.dtype),
             "a copy between unlike tensors"
         );
-        if self.device.is_plan() {
-            self.device.book("copy", 0.0, 2.0 * from.bytes() as f64);
-        } else {
+        match self.device.kind() {
+            Kind::Plan => self.device.book("copy", 0.0, 2.0 * from.bytes() as f64),
+            Kind::Cuda => {
+                self.device.cuda().copy_within(self.view().address(), from.address(), from.bytes());
+            }
             // SAFETY: both views are `from.bytes()` long, and a mutable view shares no bytes with another view.
             #[allow(unsafe_code)]
-            unsafe {
+            Kind::Cpu => unsafe {
                 std::ptr::copy_nonoverlapping(from.address, self.address, from.bytes());
+            },
+        }
+    }
+
+    /// Takes its elements from the host. Nothing happens on `plan`.
+    pub fn write<T: Element>(&mut self, values: &[T]) -> Result<()> {
+        assert_eq!(
+            (values.len(), T::DTYPE),
+            (self.shape.len(), self.dtype),
+            "values written to a view of another size or element type"
+        );
+        match self.device.kind() {
+            Kind::Plan => Ok(()),
+            Kind::Cpu => {
+                self.reborrow().into_mut_slice().copy_from_slice(values);
+                Ok(())
             }
+            Kind::Cuda => self.device.cuda().copy_up(self.view().address(), bytes_of(values)),
+        }
+    }
+
+    /// Has its elements written by `fill`: in their place on the CPU, into a copy that goes up on a GPU. Nothing happens
+    /// on `plan`.
+    pub fn fill<T: Element, E: From<Error>>(
+        mut self,
+        fill: impl FnOnce(&mut [T]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        match self.device.kind() {
+            Kind::Plan => Ok(()),
+            Kind::Cpu => fill(self.into_mut_slice()),
+            Kind::Cuda => {
+                let mut values = vec![T::default(); self.shape.len()];
+                fill(&mut values)?;
+                Ok(self.write(&values)?)
+            }
+        }
+    }
+
+    /// Takes its elements from little-endian bytes as files hold them. Nothing happens on `plan`.
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        assert_eq!(bytes.len(), self.view().bytes(), "bytes written to a view of another size");
+        match self.device.kind() {
+            Kind::Plan => Ok(()),
+            // SAFETY: the view is as long as the bytes and the only one of them.
+            #[allow(unsafe_code)]
+            Kind::Cpu => {
+                unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address, bytes.len());
+                }
+                Ok(())
+            }
+            Kind::Cuda => self.device.cuda().copy_up(self.view().address(), bytes),
         }
     }
 
@@ -357,10 +442,10 @@ impl<'a> ViewMut<'a> {
         self.reborrow().into_slice(rows)
     }
 
-    /// Its elements. Panics on another element type and on `plan`, where there are none.
+    /// Its elements in host memory. Panics on another element type and on devices other than the CPU.
     pub fn into_mut_slice<T: Element>(self) -> &'a mut [T] {
         assert_eq!(self.dtype, T::DTYPE, "a view of {} written as {}", self.dtype, T::DTYPE);
-        assert!(!self.address.is_null(), "tensors on the plan device have no elements");
+        assert_eq!(self.device.kind(), Kind::Cpu, "the elements are not in host memory");
         // SAFETY: as for `View::as_slice`; this view is the only one of its bytes.
         #[allow(unsafe_code)]
         unsafe {
@@ -369,9 +454,27 @@ impl<'a> ViewMut<'a> {
     }
 }
 
+/// The bytes of `values`.
+fn bytes_of<T: Element>(values: &[T]) -> &[u8] {
+    // SAFETY: element types have no padding, and any byte may be read as u8.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values))
+    }
+}
+
+/// The bytes of `values`, to write.
+fn bytes_of_mut<T: Element>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above, and any bit pattern is a value of an element type.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::device::Device;
+    use crate::device::{Device, Kind};
     use crate::dtype::DType;
     use crate::memory::arena::Category;
 
@@ -397,7 +500,7 @@ mod tests {
             drop(weights);
             (device.peak_bytes(), device.peak_by_category())
         };
-        assert_eq!(peak(Device::plan()), peak(Device::cpu(1 << 20).unwrap()));
+        assert_eq!(peak(Device::plan_for(Kind::Cpu)), peak(Device::cpu(1 << 20).unwrap()));
     }
 
     #[test]

@@ -148,9 +148,7 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
                 .to_owned(),
             ..error
         })?;
-        if !device.is_plan() {
-            stored.to_f32(&name, tensor.as_mut_slice())?;
-        }
+        tensor.fill(|values| stored.to_f32(&name, values))?;
         found += 1;
     }
     let all = checkpoint.names().count();

@@ -50,7 +50,10 @@ impl From<engine::error::Error> for Error {
         let text = error.to_string();
         let (message, hint) = text.split_once("\n  hint: ").unwrap_or((&text, ""));
         let fault = match error {
-            Engine::OutOfMemory { .. } | Engine::Reserve { .. } => Fault::Machine,
+            Engine::OutOfMemory { .. }
+            | Engine::Reserve { .. }
+            | Engine::NoGpu { .. }
+            | Engine::Cuda { .. } => Fault::Machine,
             Engine::Shape { .. } | Engine::DType { .. } | Engine::Argument { .. } => Fault::Input,
         };
         Error { fault, message: message.to_owned(), hint: hint.to_owned() }

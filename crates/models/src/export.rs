@@ -31,25 +31,22 @@ impl<'a> Entry<'a> {
             dtype: "F32",
             shape: shape_of(tensor),
             bytes: Box::new(|| {
-                Ok(tensor.to_vec::<f32>().iter().flat_map(|v| v.to_le_bytes()).collect())
+                let values: Vec<f32> = tensor.to_vec().map_err(io::Error::other)?;
+                Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect())
             }),
         }
     }
 
     /// A tensor of f32, rounded to bf16.
     pub fn bf16(name: String, tensor: &'a Tensor) -> Entry<'a> {
-        let rounded = || {
-            tensor
-                .to_vec::<f32>()
-                .into_iter()
-                .flat_map(|v| bf16::from_f32(v).to_le_bytes())
-                .collect()
-        };
         Entry {
             name,
             dtype: "BF16",
             shape: shape_of(tensor),
-            bytes: Box::new(move || Ok(rounded())),
+            bytes: Box::new(|| {
+                let values: Vec<f32> = tensor.to_vec().map_err(io::Error::other)?;
+                Ok(values.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect())
+            }),
         }
     }
 
@@ -59,7 +56,7 @@ impl<'a> Entry<'a> {
             name,
             dtype: "U8",
             shape: shape_of(tensor),
-            bytes: Box::new(|| Ok(tensor.to_vec::<u8>())),
+            bytes: Box::new(|| tensor.to_vec::<u8>().map_err(io::Error::other)),
         }
     }
 

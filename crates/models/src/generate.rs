@@ -26,7 +26,7 @@ pub struct LayerCache {
 
 impl LayerCache {
     fn new(device: &Device, rows: usize, cols: usize) -> Result<LayerCache> {
-        let take = || device.scratch((rows, cols), DType::F32, Category::Activations);
+        let take = || device.scratch((rows, cols), device.activations(), Category::Activations);
         Ok(LayerCache { keys: take()?, values: take()? })
     }
 

@@ -13,6 +13,7 @@ use engine::tensor::{Tensor, View, ViewMut};
 use crate::decoder::Model;
 use crate::error::Result;
 use crate::trained::Gradients;
+use crate::weights::Visited;
 
 /// What forward leaves for backward.
 pub struct Scored {
@@ -48,7 +49,8 @@ pub fn forward(
     let rows: Vec<u32> = items.iter().map(|item| place(item.0)).collect();
     let targets: Vec<u32> = items.iter().map(|item| item.1).collect();
     let take = |rows: usize, cols: usize| -> Result<Tensor> {
-        Ok(device.scratch((rows, cols), DType::F32, Category::Activations)?)
+        let dtype = if cols == 1 { DType::F32 } else { device.activations() };
+        Ok(device.scratch((rows, cols), dtype, Category::Activations)?)
     };
     let (m, c) = (unique.len(), model.config.hidden_size);
     let ids = device.upload(&unique)?;
@@ -58,15 +60,13 @@ pub fn forward(
     embedding::forward(ids.view(), hidden, x.view_mut())?;
     norm(model, &x, &mut normed, &mut rstd)?;
     let scored = Items { rows: &rows, targets: &targets };
-    linear_logps::forward(
-        normed.view(),
-        model.weights.head().view(),
-        scored,
-        lse.view_mut(),
-        logps.view_mut(),
-    )?;
+    {
+        let head = model.weights.visit_head()?;
+        let (lse, logps) = (lse.view_mut(), logps.view_mut());
+        linear_logps::forward(normed.view(), head.view(), scored, lse, logps)?;
+    }
     let grad_ids = place(grad_rows as u32) as usize;
-    let logps = logps.to_vec();
+    let logps = logps.to_vec()?;
     Ok(Scored { ids, grad_ids, rows, targets, x, rstd, normed, lse, logps })
 }
 
@@ -109,7 +109,7 @@ pub fn backward(
     }
     let n = scored.grad_ids;
     let take = |rows: usize, cols: usize| -> Result<Tensor> {
-        Ok(device.scratch((rows, cols), DType::F32, Category::Workspace)?)
+        Ok(device.scratch((rows, cols), device.activations(), Category::Workspace)?)
     };
     let kept = device.upload(&kept)?;
     let (mut dnormed, mut dx) =
@@ -122,8 +122,11 @@ pub fn backward(
     };
     let (normed, lse) = (scored.normed.slice(0..n), scored.lse.slice(0..n));
     let items = Items { rows: &rows, targets: &targets };
-    let head = model.weights.head().view();
-    linear_logps::backward(kept.view(), normed, head, items, lse, dnormed.view_mut(), dhead)?;
+    {
+        let head = model.weights.visit_head()?;
+        let dx = dnormed.view_mut();
+        linear_logps::backward(kept.view(), normed, head.view(), items, lse, dx, dhead)?;
+    }
     dx.zero();
     let dnorm = gradients.norm(|weights| &mut weights.norm);
     let (x, rstd) = (scored.x.slice(0..n), scored.rstd.slice(0..n));
@@ -150,7 +153,8 @@ pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
     let take = |rows: usize, cols: usize| -> Result<Tensor> {
         Ok(device.scratch((rows, cols), DType::F32, Category::Workspace)?)
     };
-    let mut normed = take(n, hidden.cols())?;
+    let mut normed =
+        device.scratch((n, hidden.cols()), device.activations(), Category::Workspace)?;
     let mut rstd = take(n, 1)?;
     let eps = model.config.rms_norm_eps;
     rms_norm::forward(
@@ -165,18 +169,11 @@ pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
     for start in (0..v).step_by(LOGITS_TILE) {
         let tokens = start..(start + LOGITS_TILE).min(v);
         let width = tokens.len();
-        let tile = model.weights.head().slice(tokens.clone());
         let mut logits = take(n, width)?;
-        let mut widened = None;
-        let weight = if tile.dtype() == DType::F32 {
-            tile
-        } else {
-            let buffer = widened.insert(take(width, tile.cols())?);
-            engine::ops::cast::forward(tile, buffer.view_mut())?;
-            buffer.view()
-        };
-        matmul::forward(normed.view(), weight, 1.0, matmul::Output::Write, logits.view_mut())?;
-        for (row, from) in logits.to_vec::<f32>().chunks(width).enumerate() {
+        let tile = Visited::of(model.weights.head().slice(tokens.clone()))?;
+        let y = logits.view_mut();
+        matmul::forward(normed.view(), tile.view(), 1.0, matmul::Output::Write, y)?;
+        for (row, from) in logits.to_vec::<f32>()?.chunks(width).enumerate() {
             all[row * v + start..row * v + start + width].copy_from_slice(from);
         }
     }

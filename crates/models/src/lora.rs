@@ -124,7 +124,7 @@ impl Adapter {
 
     /// As PEFT starts: A uniform in `+-1 / sqrt(in)` (Kaiming's with a = sqrt 5), B zero, so that the model is
     /// the base at first.
-    pub fn initialize(&mut self, seed: u64) {
+    pub fn initialize(&mut self, seed: u64) -> Result<()> {
         for (layer, matrices) in self.layers.iter_mut().enumerate() {
             for (index, lora) in matrices.iter_mut().enumerate() {
                 let Some(lora) = lora else { continue };
@@ -134,10 +134,11 @@ impl Adapter {
                 let bound = 1.0 / (lora.a.cols() as f32).sqrt();
                 let values = Stream::new(seed, (layer * 7 + index) as u64)
                     .uniforms(lora.a.shape().len(), bound);
-                lora.a.as_mut_slice::<f32>().copy_from_slice(&values);
+                lora.a.write(&values)?;
                 lora.b.zero();
             }
         }
+        Ok(())
     }
 
     /// All matrices with PEFT's names, in a fixed order.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use data::files;
-use engine::device::Device;
+use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::matmul::{self, Output};
@@ -69,7 +69,7 @@ fn merge_in_shards(
         }
     }
     // The adapter's size is found as a run's is: by reading it on `plan` first.
-    let plan = Device::plan();
+    let plan = Device::plan_for(Kind::Cpu);
     let _planned = adapter::read(&plan, &config, adapter_folder)?;
     let device = Device::cpu(plan.peak_bytes() + delta_bytes(&config))?;
     let adapter = adapter::read(&device, &config, adapter_folder)?;

@@ -71,7 +71,7 @@ pub(crate) fn adapter(model: &Model, lora: &LoraConfig, seed: u64) -> Adapter {
     if !model.device().is_plan() {
         for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
             let values = Stream::new(seed, i as u64).uniforms(tensor.shape().len(), 0.3);
-            tensor.as_mut_slice::<f32>().copy_from_slice(&values);
+            tensor.write(&values).unwrap();
         }
     }
     adapter

@@ -1,13 +1,13 @@
 //! A model's weights on a device.
 //!
-//! A weight is *visited*: [`Weight::visit`] hands out its f32 values for as long as a layer needs them, from
-//! where they are or dequantized into the step's stack. Gradients of all weights are a [`Weights`] of their own.
+//! A weight is *visited*: [`Weight::visit`] hands out its values as the device's products take them for as long as a
+//! layer needs them, from where they are or converted into the step's stack. Gradients of all weights are a [`Weights`] of their own.
 
 mod load;
 #[cfg(test)]
 mod tests;
 
-use engine::device::Device;
+use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::nf4::Quantized;
@@ -86,16 +86,27 @@ pub enum Weight {
     Nf4(Box<Quantized>),
 }
 
-/// A weight's f32 values for a while.
+/// A weight's values for a while.
 pub enum Visited<'a> {
     /// Where they are.
     InPlace(View<'a>),
-    /// Dequantized.
+    /// Converted.
     Copied(Tensor),
 }
 
-impl Visited<'_> {
-    /// The values, (out, in) f32.
+impl<'a> Visited<'a> {
+    /// Values that are held as f32 or bf16.
+    pub fn of(values: View<'a>) -> Result<Visited<'a>> {
+        let device = values.device();
+        if values.dtype() == device.activations() {
+            return Ok(Visited::InPlace(values));
+        }
+        let mut copy = device.scratch(values.shape(), device.activations(), Category::Workspace)?;
+        cast::forward(values, copy.view_mut())?;
+        Ok(Visited::Copied(copy))
+    }
+
+    /// The values, (out, in), in the element type of activations.
     pub fn view(&self) -> View<'_> {
         match self {
             Visited::InPlace(view) => *view,
@@ -105,20 +116,13 @@ impl Visited<'_> {
 }
 
 impl Weight {
-    /// The f32 values; a copy on the step's stack where they are held in another form.
+    /// The values; a copy on the step's stack where they are held in another form.
     pub fn visit(&self, device: &Device) -> Result<Visited<'_>> {
-        let copy = |shape| device.scratch(shape, DType::F32, Category::Workspace);
         Ok(match self {
-            Weight::Dense(tensor) if tensor.dtype() == DType::F32 => {
-                Visited::InPlace(tensor.view())
-            }
-            Weight::Dense(tensor) => {
-                let mut values = copy(tensor.shape())?;
-                cast::forward(tensor.view(), values.view_mut())?;
-                Visited::Copied(values)
-            }
+            Weight::Dense(tensor) => Visited::of(tensor.view())?,
             Weight::Nf4(quantized) => {
-                let mut values = copy(quantized.shape)?;
+                let dtype = device.activations();
+                let mut values = device.scratch(quantized.shape, dtype, Category::Workspace)?;
                 nf4::dequantize(quantized, values.view_mut())?;
                 Visited::Copied(values)
             }
@@ -166,6 +170,15 @@ impl Weights {
     /// The head's matrix, (V, C).
     pub fn head(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// The head's matrix as `linear_logps` takes it: the CPU widens a bf16 one tile by tile, a GPU wants bf16.
+    pub fn visit_head(&self) -> Result<Visited<'_>> {
+        let head = self.head().view();
+        match head.device().arithmetic() {
+            Kind::Cuda => Visited::of(head),
+            _ => Ok(Visited::InPlace(head)),
+        }
     }
 
     /// Room for gradients of all weights: f32 zeros of the shapes that `config` says.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found};
 use train::inputs::{Inputs, Moment};
+use train::machine::Machine;
 use train::recipe::Recipe;
 use train::recipe::adapter::Adapter;
 use train::recipe::model::{Dtype, Quantization};
@@ -138,21 +139,30 @@ impl Kind {
 }
 
 /// Changes that make the run fit into `limit` bytes; where there are none, how far all of them together go.
-pub(crate) fn that_fit(inputs: &Inputs, limit: u64) -> Result<Vec<Change>> {
+pub(crate) fn that_fit(
+    inputs: &Inputs,
+    machine: &Machine,
+    limit: u64,
+) -> Result<Vec<Change>> {
     let mut alone = Vec::new();
     for kind in KINDS {
-        alone.extend(enough(&[kind], inputs, limit)?.filter(|change| change.fits));
+        alone.extend(enough(&[kind], inputs, machine, limit)?.filter(|change| change.fits));
     }
     if alone.is_empty() {
-        alone.extend(enough(&KINDS, inputs, limit)?);
+        alone.extend(enough(&KINDS, inputs, machine, limit)?);
     }
     Ok(alone)
 }
 
 /// Goes through `kinds`, each as far as it goes, until the run fits; none if there is nothing to change.
-fn enough(kinds: &[Kind], inputs: &Inputs, limit: u64) -> Result<Option<Change>> {
+fn enough(
+    kinds: &[Kind],
+    inputs: &Inputs,
+    machine: &Machine,
+    limit: u64,
+) -> Result<Option<Change>> {
     let mut recipe = inputs.recipe.clone();
-    recipe.train.memory_limit = Some(train::recipe::Bytes(limit));
+    let machine = machine.with_limit(limit);
     let mut change: Option<Change> = None;
     let (mut set, mut cost): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for kind in kinds {
@@ -168,7 +178,7 @@ fn enough(kinds: &[Kind], inputs: &Inputs, limit: u64) -> Result<Option<Change>>
             first = false;
             set.push(key);
             cost.push(words);
-            let (fits, peak_bytes) = match fit::search(&changed)? {
+            let (fits, peak_bytes) = match fit::search(&changed, &machine)? {
                 Found::Fits(fit) => (true, fit.simulation.peak_bytes),
                 Found::TooLarge { least, .. } => (false, least.peak_bytes),
             };

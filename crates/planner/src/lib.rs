@@ -6,13 +6,14 @@
 
 mod change;
 
-use engine::device::Device;
+use engine::device::{Device, Kind};
 use engine::memory::arena::Category;
 use models::lora::Adapter;
 use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found, Simulation};
 use train::inputs::Inputs;
+use train::machine::Machine;
 
 pub use change::Change;
 
@@ -82,11 +83,11 @@ pub struct Work {
 }
 
 /// Plans the run of `inputs`.
-pub fn plan(inputs: &Inputs) -> Result<Plan> {
-    match fit::search(inputs)? {
+pub fn plan(inputs: &Inputs, machine: &Machine) -> Result<Plan> {
+    match fit::search(inputs, machine)? {
         Found::Fits(fit) => describe(inputs, &fit.simulation, fit.limit, fit.reason, Vec::new()),
         Found::TooLarge { least, limit } => {
-            let changes = change::that_fit(inputs, limit)?;
+            let changes = change::that_fit(inputs, machine, limit)?;
             let reason = "the least there is; it does not fit".to_owned();
             let plan = describe(inputs, &least, Some(limit), reason, changes)?;
             Ok(Plan { fits: false, ..plan })
@@ -117,7 +118,7 @@ fn describe(
     let model_parameters = inputs.config.num_parameters();
     let trained_parameters = match &inputs.lora {
         None => model_parameters,
-        Some(lora) => Adapter::zeros(&Device::plan(), &inputs.config, lora)?.num_parameters(),
+        Some(lora) => Adapter::zeros(&Device::plan_for(Kind::Cpu), &inputs.config, lora)?.num_parameters(),
     };
     Ok(Plan {
         fits: true,

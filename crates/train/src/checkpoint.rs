@@ -280,14 +280,15 @@ pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()
         } else {
             vec![tensor.rows(), tensor.cols()]
         };
-        values.expect(&name, &shape)?.to_f32(&name, tensor.as_mut_slice())?;
+        let stored = values.expect(&name, &shape)?;
+        tensor.fill(|values| stored.to_f32(&name, values))?;
         for (part, tensor) in optimizer.tensors_mut() {
             let name = format!("{name}.{part}");
             let stored = moments.expect(&name, &[tensor.rows()])?;
             if tensor.dtype() != DType::U8 {
-                stored.to_f32(&name, tensor.as_mut_slice())?;
+                tensor.fill(|values| stored.to_f32(&name, values))?;
             } else if stored.bytes.len() == tensor.rows() {
-                tensor.as_mut_slice::<u8>().copy_from_slice(stored.bytes);
+                tensor.view_mut().write_bytes(stored.bytes)?;
             } else {
                 return Err(Error::input(
                     format!("{name} in '{}' holds {:?}", stored.file.display(), stored.dtype),

@@ -1,7 +1,6 @@
 //! Fitting a run into the memory: the run is run on the `plan` device, and the fastest policy whose peak fits is
 //! taken.
 
-use engine::device::Device;
 use engine::memory::arena::Bytes;
 use engine::memory::ledger::Ledger;
 use models::decoder::Keep;
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::event::Metrics;
 use crate::inputs::Inputs;
+use crate::machine::Machine;
 use crate::session::Session;
 
 /// What the planner chose. The result of a run depends on it, so it is written down and a resumed run keeps it.
@@ -60,8 +60,8 @@ pub struct Fit {
 }
 
 /// Runs the whole run on `plan`: every step, an evaluation, and the answers.
-pub fn simulate(inputs: &Inputs, policy: Policy) -> Result<Simulation> {
-    let device = Device::plan();
+pub fn simulate(inputs: &Inputs, machine: &Machine, policy: Policy) -> Result<Simulation> {
+    let device = machine.plan();
     let mut session = Session::open(&device, inputs, &policy)?;
     let mut rated_tokens = 0;
     session.answers()?;
@@ -100,8 +100,8 @@ pub enum Found {
 }
 
 /// The fastest policy that fits the memory, or an error that says how much is missing.
-pub fn fit(inputs: &Inputs) -> Result<Fit> {
-    match search(inputs)? {
+pub fn fit(inputs: &Inputs, machine: &Machine) -> Result<Fit> {
+    match search(inputs, machine)? {
         Found::Fits(fit) => Ok(fit),
         Found::TooLarge { least, limit } => Err(Error::machine(
             format!(
@@ -116,15 +116,15 @@ pub fn fit(inputs: &Inputs) -> Result<Fit> {
 
 /// The fastest policy that fits the memory: everything kept; else as many blocks as fit keep everything; else
 /// smaller passes.
-pub fn search(inputs: &Inputs) -> Result<Found> {
-    let limit = limit(inputs);
+pub fn search(inputs: &Inputs, machine: &Machine) -> Result<Found> {
+    let limit = machine.limit;
     let fits =
         |simulation: &Simulation| limit.is_none_or(|limit| simulation.peak_bytes as u64 <= limit);
     let layers = inputs.config.num_hidden_layers;
     let written = inputs.recipe.train.token_budget;
     let mut token_budget = written.unwrap_or_else(|| largest_group(inputs));
     loop {
-        let all = simulate(inputs, Policy { token_budget, kept_layers: layers })?;
+        let all = simulate(inputs, machine, Policy { token_budget, kept_layers: layers })?;
         if fits(&all) {
             let reason = match (written, token_budget == largest_group(inputs)) {
                 (None, true) => {
@@ -136,13 +136,14 @@ pub fn search(inputs: &Inputs) -> Result<Found> {
             };
             return Ok(Found::Fits(Fit { simulation: all, limit, reason }));
         }
-        let mut least = simulate(inputs, Policy { token_budget, kept_layers: 0 })?;
+        let mut least = simulate(inputs, machine, Policy { token_budget, kept_layers: 0 })?;
         if fits(&least) {
             // The peak grows with the number of kept blocks: bisect.
             let (mut low, mut high) = (0, layers);
             while high - low > 1 {
                 let middle = (low + high) / 2;
-                let simulation = simulate(inputs, Policy { token_budget, kept_layers: middle })?;
+                let simulation =
+                    simulate(inputs, machine, Policy { token_budget, kept_layers: middle })?;
                 if fits(&simulation) {
                     (low, least) = (middle, simulation);
                 } else {
@@ -163,16 +164,16 @@ pub fn search(inputs: &Inputs) -> Result<Found> {
 }
 
 /// Loads the model as the recipe starts it and measures the held-out data, in passes small enough for the memory.
-pub fn evaluate(inputs: &Inputs) -> Result<Metrics> {
-    let limit = limit(inputs);
+pub fn evaluate(inputs: &Inputs, machine: &Machine) -> Result<Metrics> {
+    let limit = machine.limit;
     let mut token_budget = inputs.recipe.train.token_budget.unwrap_or(EVALUATION_BUDGET);
     loop {
         let policy = Policy { token_budget, kept_layers: 0 };
-        let plan = Device::plan();
+        let plan = machine.plan();
         Session::open(&plan, inputs, &policy)?.evaluate()?;
         let peak = plan.peak_bytes();
         if limit.is_none_or(|limit| peak as u64 <= limit) {
-            let device = Device::cpu(peak)?;
+            let device = machine.device(peak)?;
             let metrics = Session::open(&device, inputs, &policy)?.evaluate()?;
             return Ok(metrics.unwrap_or_default());
         }
@@ -209,22 +210,6 @@ fn largest_group(inputs: &Inputs) -> usize {
         (0..epoch.steps()).filter_map(largest).max().unwrap_or(0)
     });
     rows.max().unwrap_or(0).max(SMALLEST_BUDGET)
-}
-
-/// Bytes the run may take: what the recipe says, or nine tenths of what the host has available.
-fn limit(inputs: &Inputs) -> Option<u64> {
-    if let Some(limit) = inputs.recipe.train.memory_limit {
-        return Some(limit.0);
-    }
-    available()
-}
-
-/// Nine tenths of what the host has available; none where it does not say.
-pub fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024 / 10 * 9)
 }
 
 /// A size as a person reads it.

@@ -74,7 +74,7 @@ impl Learner {
                         return Ok(adapter);
                     }
                     let mut adapter = Adapter::zeros(device, &inputs.config, lora)?;
-                    adapter.initialize(seed);
+                    adapter.initialize(seed)?;
                     Ok(adapter)
                 };
                 let policy = start(inputs.recipe.seed)?;
@@ -158,22 +158,17 @@ impl Learner {
 
     /// The norm of the gradient over all trained tensors.
     pub fn gradient_norm(&mut self) -> Result<f64> {
-        let mut sum = 0.0;
-        for (_, _, gradient) in pairs(&mut self.model, &mut self.trained) {
-            sum += grad_norm::sum_of_squares(gradient.view())?;
-        }
-        Ok(sum.sqrt())
+        let pairs = pairs(&mut self.model, &mut self.trained);
+        let gradients: Vec<_> = pairs.iter().map(|(_, _, gradient)| gradient.view()).collect();
+        Ok(grad_norm::sum_of_squares(&gradients)?.sqrt())
     }
 
-    /// Scales the gradient by `factor` (1 leaves it) and updates what is trained.
-    pub fn update(&mut self, factor: f32, hyper: Hyper) -> Result<()> {
+    /// Updates what is trained.
+    pub fn update(&mut self, hyper: Hyper) -> Result<()> {
         let rule = self.rule;
         for ((name, value, gradient), state) in
             pairs(&mut self.model, &mut self.trained).into_iter().zip(&mut self.states)
         {
-            if factor != 1.0 {
-                grad_norm::scale(gradient.view_mut(), factor)?;
-            }
             let weight_decay = if decays(&name) { hyper.weight_decay } else { 0.0 };
             adamw::update(
                 value.view_mut(),

@@ -20,6 +20,7 @@ pub mod schedule;
 pub mod judge;
 
 pub mod fit;
+pub mod machine;
 
 pub mod checkpoint;
 pub mod checksum;

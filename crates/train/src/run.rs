@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use data::template::Moment;
-use engine::device::Device;
+use engine::device::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Contents};
@@ -19,8 +19,9 @@ use crate::finite;
 use crate::fit::{self, Fit};
 use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
+use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
-use crate::recipe::training::{Attention, Device as DeviceChoice};
+use crate::recipe::training::Device as DeviceChoice;
 use crate::session::Session;
 use crate::watch;
 use training::{Progress, Run};
@@ -46,7 +47,10 @@ pub fn run(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Ending> {
-    choose_device(&recipe, tell)?;
+    let machine = Machine::choose(&recipe)?;
+    if recipe.train.device == DeviceChoice::Auto {
+        tell(Event::Note(machine.description.clone()));
+    }
     let recipe = folder::settle(recipe, resume);
     folder::check(&recipe, resume)?;
     let then = match resume {
@@ -65,7 +69,7 @@ pub fn run(
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
     let mut warned = warnings(&inputs);
 
-    let fit = plan(&inputs, then.as_ref())?;
+    let fit = plan(&inputs, &machine, then.as_ref())?;
     let run_file = RunFile {
         prospect: env!("CARGO_PKG_VERSION").to_owned(),
         recipe: checksum::of(inputs.recipe.to_toml().as_bytes()),
@@ -90,11 +94,11 @@ pub fn run(
         }
     }
     tell(Event::Planned(&fit));
-    let copies = look_at_room(&inputs, &folder, &fit, tell)?;
+    let copies = look_at_room(&inputs, &machine, &folder, &fit, tell)?;
 
-    let device = Device::cpu(fit.simulation.peak_bytes)?;
+    let device = machine.device(fit.simulation.peak_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
-    warned.extend(watch::rounding(&mut session.learner, inputs.recipe.optimizer.learning_rate));
+    warned.extend(watch::rounding(&mut session.learner, inputs.recipe.optimizer.learning_rate)?);
     for warning in &warned {
         tell(Event::Warning(warning.clone()));
     }
@@ -130,11 +134,12 @@ pub fn run(
 /// checkpoint holds, so that it can be written while training goes on.
 fn look_at_room(
     inputs: &Inputs,
+    machine: &Machine,
     folder: &Folder,
     fit: &Fit,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<bool> {
-    let plan = Device::plan();
+    let plan = machine.plan();
     let mut session = Session::open(&plan, inputs, &fit.simulation.policy)?;
     let steps = session.steps();
     let contents = Contents::of(&mut session.learner, 0, 0, "");
@@ -156,8 +161,10 @@ fn look_at_room(
             fit::bytes(needs.total())
         ))),
     }
-    let taken = fit.simulation.peak_bytes + contents.bytes();
-    let copies = fit::available().is_none_or(|available| taken as u64 <= available);
+    // On the CPU the arena is in the same memory.
+    let arena = if machine.arithmetic == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
+    let taken = (arena + contents.bytes()) as u64;
+    let copies = host_limit().is_none_or(|available| taken <= available);
     if !copies {
         tell(Event::Note(format!(
             "memory has no room for a copy of {}: training pauses while a checkpoint is written",
@@ -167,33 +174,10 @@ fn look_at_room(
     Ok(copies)
 }
 
-/// There are two devices to compute on; the GPU's is not part of this build.
-fn choose_device(recipe: &Recipe, tell: &mut dyn FnMut(Event<'_>)) -> Result<()> {
-    if recipe.train.attention == Attention::Standard {
-        return Err(Error::input(
-            "train.attention = \"standard\" has no kernel on the CPU",
-            "write \"flash\" or leave it out: it computes the same in less memory",
-        ));
-    }
-    match recipe.train.device {
-        DeviceChoice::Cuda => Err(Error::machine(
-            "train.device = \"cuda\", but this build computes on the CPU alone",
-            "write device = \"auto\" or \"cpu\"",
-        )),
-        DeviceChoice::Cpu => Ok(()),
-        DeviceChoice::Auto => {
-            tell(Event::Note(
-                "device: CPU, because this build computes on the CPU alone".to_owned(),
-            ));
-            Ok(())
-        }
-    }
-}
-
 /// A policy that fits, or on resuming the one the run began with.
-fn plan(inputs: &Inputs, then: Option<&RunFile>) -> Result<Fit> {
-    let Some(then) = then else { return fit::fit(inputs) };
-    let simulation = fit::simulate(inputs, then.policy)?;
+fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fit> {
+    let Some(then) = then else { return fit::fit(inputs, machine) };
+    let simulation = fit::simulate(inputs, machine, then.policy)?;
     Ok(Fit { simulation, limit: None, reason: "as the run began".to_owned() })
 }
 

@@ -70,11 +70,6 @@ pub fn step(
     let applied = finite && norm.is_finite();
     let optimizer = &context.recipe.optimizer;
     if applied {
-        let factor = if optimizer.max_grad_norm > 0.0 {
-            grad_norm::clip_factor(norm, optimizer.max_grad_norm)
-        } else {
-            1.0
-        };
         let hyper = Hyper {
             learning_rate: context.learning_rate,
             beta1: optimizer.beta1,
@@ -82,8 +77,13 @@ pub fn step(
             eps: optimizer.eps,
             weight_decay: optimizer.weight_decay,
             step: learner.updates + 1,
+            gradient_scale: if optimizer.max_grad_norm > 0.0 {
+                grad_norm::clip_factor(norm, optimizer.max_grad_norm)
+            } else {
+                1.0
+            },
         };
-        learner.update(factor, hyper)?;
+        learner.update(hyper)?;
     }
     metrics.push(("grad_norm".to_owned(), norm));
     metrics.push(("learning_rate".to_owned(), context.learning_rate));

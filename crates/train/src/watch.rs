@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::error::Result;
 use crate::event::Metrics;
 use crate::learner::Learner;
 use crate::recipe::Recipe;
@@ -124,17 +125,17 @@ fn short(value: f64) -> String {
 
 /// Adam moves a value by about the learning rate. Where that is less than half the distance to the next f32, the
 /// value stays what it was.
-pub fn rounding(learner: &mut Learner, learning_rate: f64) -> Option<String> {
+pub fn rounding(learner: &mut Learner, learning_rate: f64) -> Result<Option<String>> {
     // Of each exponent, how many values have it; 0 has none and moves always.
     let mut exponents = [0u64; 256];
     for (_, tensor, _) in learner.parameters_mut() {
-        for value in tensor.to_vec::<f32>() {
+        for value in tensor.to_vec::<f32>()? {
             if value != 0.0 && value.is_finite() {
                 exponents[(value.to_bits() >> 23 & 0xff) as usize] += 1;
             }
         }
     }
-    lost(&exponents, learning_rate)
+    Ok(lost(&exponents, learning_rate))
 }
 
 fn lost(exponents: &[u64; 256], learning_rate: f64) -> Option<String> {

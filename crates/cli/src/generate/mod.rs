@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use ::train::error::{Error, Result};
 use data::Tokenizer;
-use engine::device::Device;
+use engine::device::{Device, Kind};
 use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
@@ -165,7 +165,7 @@ impl<'a> Speaker<'a> {
                 "shorten the prompt, or ask for fewer tokens by --max-new-tokens",
             ));
         }
-        let plan = Device::plan();
+        let plan = Device::plan_for(Kind::Cpu);
         let planned = Speaker::on(&plan, files, arguments, positions)?;
         generate::generate(
             &planned.model,

@@ -28,6 +28,35 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::View;
 
+/// Every file of kernels there is, for the test of their launch tables and for the self-test.
+#[cfg(test)]
+pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
+    let mut all = vec![
+        &embedding::cuda::MODULE,
+        &rms_norm::cuda::MODULE,
+        &cast::cuda::MODULE,
+        &matmul::cuda::FORWARD,
+        &matmul::cuda::BACKWARD_INPUT,
+        &matmul::cuda::BACKWARD_WEIGHT,
+        &nf4::cuda::MODULE,
+        &rope::cuda::MODULE,
+        &add::cuda::MODULE,
+        &gated_mlp::cuda::MODULE,
+        &dropout::cuda::MODULE,
+        &linear_logps::cuda::MODULE,
+        &grad_norm::cuda::MODULE,
+        &adamw::cuda::MODULE,
+    ];
+
+
+    all
+}
+
+/// Blocks of 256 threads that do `each` elements a thread.
+fn blocks(elements: usize, each: usize) -> [u32; 3] {
+    [elements.div_ceil(256 * each) as u32, 1, 1]
+}
+
 /// Checks one argument of an op against the contract in its room.
 fn expect(
     op: &'static str,

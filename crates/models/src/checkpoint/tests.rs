@@ -79,7 +79,7 @@ impl Folder {
             let on = |device: &engine::device::Device| {
                 weights::load(device, &config, Some(&checkpoint), quantization, Storage::Bf16)
             };
-            let plan = engine::device::Device::plan();
+            let plan = engine::device::Device::plan_for(engine::device::Kind::Cpu);
             on(&plan)?;
             on(&engine::device::Device::cpu(plan.peak_bytes())?)?;
         }

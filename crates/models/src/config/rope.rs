@@ -95,18 +95,19 @@ impl RopeTables {
     ) -> Result<RopeTables> {
         let take = || device.persistent((positions, head_dim / 2), DType::F32, Category::Weights);
         let mut tables = RopeTables { cos: take()?, sin: take()? };
-        if !device.is_plan() {
-            let frequencies = rope.inverse_frequencies(head_dim);
-            let fill = |to: &mut [f32], f: fn(f32) -> f32| {
-                for (position, row) in to.chunks_mut(frequencies.len()).enumerate() {
+        let frequencies = rope.inverse_frequencies(head_dim);
+        let fill = |table: &mut Tensor, f: fn(f32) -> f32| -> Result<()> {
+            table.fill(|values: &mut [f32]| {
+                for (position, row) in values.chunks_mut(frequencies.len()).enumerate() {
                     for (value, frequency) in row.iter_mut().zip(&frequencies) {
                         *value = f(position as f32 * frequency);
                     }
                 }
-            };
-            fill(tables.cos.as_mut_slice(), f32::cos);
-            fill(tables.sin.as_mut_slice(), f32::sin);
-        }
+                Ok(())
+            })
+        };
+        fill(&mut tables.cos, f32::cos)?;
+        fill(&mut tables.sin, f32::sin)?;
         Ok(tables)
     }
 }

@@ -1,6 +1,5 @@
 //! A linear layer of a block: the frozen or trained weight for all rows, the adapter of each group added.
 
-use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::add;
 use engine::ops::dropout::{self, Mask};
@@ -11,7 +10,7 @@ use super::{Model, Pass};
 use crate::error::Result;
 use crate::lora::Lora;
 use crate::trained::Gradients;
-use crate::weights::Linear;
+use crate::weights::{Linear, Visited};
 
 /// Which linear layer, and in which pass.
 #[derive(Clone, Copy)]
@@ -39,7 +38,8 @@ impl<'a> Place<'a> {
     }
 
     fn scratch(&self, rows: usize, cols: usize) -> Result<Tensor> {
-        Ok(self.model.device().scratch((rows, cols), DType::F32, Category::Workspace)?)
+        let device = self.model.device();
+        Ok(device.scratch((rows, cols), device.activations(), Category::Workspace)?)
     }
 
     /// The rank of the policy's adapter here.
@@ -67,21 +67,16 @@ pub(super) fn forward(
         let Some((lora, scale)) = place.lora(group) else { continue };
         let x = x.slice(rows.clone());
         let mut product = place.scratch(rows.len(), lora.a.rows())?;
+        let (a, b) = (Visited::of(lora.a.view())?, Visited::of(lora.b.view())?);
         match place.mask(group) {
-            None => matmul::forward(x, lora.a.view(), 1.0, Output::Write, product.view_mut())?,
+            None => matmul::forward(x, a.view(), 1.0, Output::Write, product.view_mut())?,
             Some(mask) => {
                 let mut kept = place.scratch(x.rows(), x.cols())?;
                 dropout::forward(x, mask, kept.view_mut())?;
-                matmul::forward(
-                    kept.view(),
-                    lora.a.view(),
-                    1.0,
-                    Output::Write,
-                    product.view_mut(),
-                )?;
+                matmul::forward(kept.view(), a.view(), 1.0, Output::Write, product.view_mut())?;
             }
         }
-        matmul::forward(product.view(), lora.b.view(), scale, Output::Add, y.slice_mut(rows))?;
+        matmul::forward(product.view(), b.view(), scale, Output::Add, y.slice_mut(rows))?;
         if let (0, Some(mid)) = (group, &mut mid) {
             mid.copy_prefix(product.view());
         }
@@ -121,14 +116,15 @@ pub(super) fn backward(
         return Ok(());
     };
     let Some(dlora) = &mut adapter.layers[index][linear] else { return Ok(()) };
+    let (a, b) = (Visited::of(lora.a.view())?, Visited::of(lora.b.view())?);
     let mut dmid = place.scratch(mid.rows(), mid.cols())?;
     matmul::backward_weight(dy, mid.view(), scale, dlora.b.view_mut())?;
-    matmul::backward_input(dy, lora.b.view(), scale, Output::Write, dmid.view_mut())?;
+    matmul::backward_input(dy, b.view(), scale, Output::Write, dmid.view_mut())?;
     match place.mask(0) {
         None => {
             matmul::backward_weight(dmid.view(), x, 1.0, dlora.a.view_mut())?;
             if let Some((dx, _)) = dx {
-                matmul::backward_input(dmid.view(), lora.a.view(), 1.0, Output::Add, dx)?;
+                matmul::backward_input(dmid.view(), a.view(), 1.0, Output::Add, dx)?;
             }
         }
         Some(mask) => {
@@ -136,13 +132,8 @@ pub(super) fn backward(
             dropout::forward(x, mask, kept.view_mut())?;
             matmul::backward_weight(dmid.view(), kept.view(), 1.0, dlora.a.view_mut())?;
             if let Some((dx, _)) = dx {
-                matmul::backward_input(
-                    dmid.view(),
-                    lora.a.view(),
-                    1.0,
-                    Output::Write,
-                    kept.view_mut(),
-                )?;
+                let dkept = kept.view_mut();
+                matmul::backward_input(dmid.view(), a.view(), 1.0, Output::Write, dkept)?;
                 dropout::backward(kept.view(), mask, dx)?;
             }
         }

@@ -13,9 +13,8 @@ mod tests;
 use std::ops::Range;
 
 use engine::device::Device;
-use engine::dtype::DType;
 use engine::memory::arena::Category;
-use engine::ops::attention::Segment;
+use engine::ops::attention::{Segment, Segments};
 use engine::ops::embedding;
 use engine::tensor::{Tensor, View, ViewMut};
 
@@ -26,7 +25,7 @@ use crate::lora::Adapter;
 use crate::trained::Gradients;
 use crate::weights::Weights;
 
-use block::Activations;
+use block::{Activations, Keeping, Stream, Visit};
 
 /// A model on a device.
 pub struct Model {
@@ -133,49 +132,55 @@ pub struct Forward {
     kept: Vec<Kept>,
 }
 
+/// The rows' embeddings.
+fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
+    let device = model.device();
+    let shape = (pass.tokens.rows(), model.config.hidden_size);
+    let mut x = device.scratch(shape, device.activations(), Category::Activations)?;
+    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), x.view_mut())?;
+    Stream::new(x)
+}
+
 /// Runs all rows through all blocks. `keep` says what each block keeps; it is not read without gradient rows.
 pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward> {
-    let device = model.device();
-    let (n, c) = (pass.tokens.rows(), model.config.hidden_size);
-    let mut hidden = device.scratch((n, c), DType::F32, Category::Activations)?;
-    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), hidden.view_mut())?;
+    let (device, c) = (model.device(), model.config.hidden_size);
+    let mut stream = embed(model, pass)?;
+    let segments = Segments::new(device, pass.segments.clone())?;
     let mut kept = Vec::new();
     for index in 0..model.config.num_hidden_layers {
+        let visit = Visit { model, pass, segments: &segments, index };
         if pass.grad_rows == 0 {
-            block::forward(model, index, pass, hidden.view_mut(), None, None)?;
+            block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
         }
         match keep[index] {
             Keep::All => {
                 let mut all = Box::new(Activations::new(model, index, pass)?);
-                block::forward(model, index, pass, hidden.view_mut(), Some(&mut all), None)?;
+                block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
                 kept.push(Kept::All(all));
             }
             Keep::Input => {
+                let shape = (pass.grad_rows, c);
                 let mut input =
-                    device.scratch((pass.grad_rows, c), DType::F32, Category::Activations)?;
-                input.copy_prefix(hidden.view());
-                block::forward(model, index, pass, hidden.view_mut(), None, None)?;
+                    device.scratch(shape, device.activations(), Category::Activations)?;
+                block::forward(visit, &mut stream, Keeping::Input(&mut input), None)?;
                 kept.push(Kept::Input(input));
             }
         }
     }
-    Ok(Forward { hidden, kept })
+    Ok(Forward { hidden: stream.finish()?, kept })
 }
 
 /// Runs rows through all blocks with keys and values in `caches`, one a block: `segments` place queries in the
 /// rows of the pass and keys in the rows of the caches.
 pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache]) -> Result<Tensor> {
-    let mut hidden = model.device().scratch(
-        (pass.tokens.rows(), model.config.hidden_size),
-        DType::F32,
-        Category::Activations,
-    )?;
-    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), hidden.view_mut())?;
+    let mut stream = embed(model, pass)?;
+    let segments = Segments::new(model.device(), pass.segments.clone())?;
     for (index, cache) in caches.iter_mut().enumerate() {
-        block::forward(model, index, pass, hidden.view_mut(), None, Some(cache))?;
+        let visit = Visit { model, pass, segments: &segments, index };
+        block::forward(visit, &mut stream, Keeping::Nothing, Some(cache))?;
     }
-    Ok(hidden)
+    stream.finish()
 }
 
 /// Carries `dhidden` (grad_rows, C), the gradient of the hidden rows, down to the embeddings, and adds to
@@ -188,34 +193,23 @@ pub fn backward(
     gradients: &mut Gradients<'_>,
 ) -> Result<()> {
     let part = pass.gradient_part();
+    let segments = Segments::new(model.device(), part.segments.clone())?;
     let trains_below = matches!(gradients, Gradients::Full(_));
     let mut kept = kept.0;
     for index in (0..model.config.num_hidden_layers).rev() {
+        let visit = Visit { model, pass: &part, segments: &segments, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
         let all = match layer {
             Kept::All(all) => all,
             Kept::Input(input) => {
                 let mut all = Box::new(Activations::new(model, index, &part)?);
-                let mut stream = model.device().scratch(
-                    (input.rows(), input.cols()),
-                    DType::F32,
-                    Category::Activations,
-                )?;
-                stream.copy_prefix(input.view());
-                block::forward(model, index, &part, stream.view_mut(), Some(&mut all), None)?;
+                let mut stream = Stream::new(input)?;
+                block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
                 all
             }
         };
         let needs_input_gradient = index > 0 || trains_below;
-        block::backward(
-            model,
-            index,
-            &part,
-            &all,
-            dhidden.reborrow(),
-            gradients,
-            needs_input_gradient,
-        )?;
+        block::backward(visit, &all, dhidden.reborrow(), gradients, needs_input_gradient)?;
     }
     if let Gradients::Full(weights) = gradients {
         embedding::backward(part.tokens, dhidden.view(), weights.embed_tokens.view_mut())?;

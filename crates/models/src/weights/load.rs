@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use engine::device::Device;
+use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::nf4::{self, NESTED_BLOCK_SIZE, Quantized, Scales, tables};
-use engine::tensor::{Shape, Tensor};
+use engine::tensor::{Shape, Tensor, ViewMut};
 use half::bf16;
 use safetensors::tensor::Dtype;
 use serde::Deserialize;
@@ -60,13 +60,13 @@ pub fn load(
         refuse_unknown_tensors(config, checkpoint)?;
         refuse_two_heads(config, checkpoint)?;
     }
-    // The widest linear layer passes through f32 while it is quantized; the buffer is taken once.
+    // The widest linear layer passes through a buffer while it is quantized, which is taken once.
     let widest =
         Linear::ALL.iter().map(|linear| linear.shape(config)).map(|(rows, cols)| rows * cols).max();
     let mut staging = match quantization {
         Quantization::None => None,
         Quantization::Nf4 { .. } => {
-            Some(device.scratch((widest.unwrap_or(1), 1), DType::F32, Category::Workspace)?)
+            Some(device.scratch((widest.unwrap_or(1), 1), device.activations(), Category::Workspace)?)
         }
     };
     let layer = std::cell::Cell::new(0usize);
@@ -120,20 +120,21 @@ fn shape_in_file(tensor: &Tensor) -> Vec<usize> {
 
 fn fill_dense(checkpoint: &Checkpoint, name: &str, tensor: &mut Tensor) -> Result<()> {
     let stored = checkpoint.expect(name, &shape_in_file(tensor))?;
-    if tensor.dtype() == DType::F32 {
-        return stored.to_f32(name, tensor.as_mut_slice());
+    put(&stored, name, tensor.view_mut())
+}
+
+/// The values of a stored tensor, in the element type of `to`.
+fn put(stored: &Stored<'_>, name: &str, mut to: ViewMut<'_>) -> Result<()> {
+    match (to.view().dtype(), stored.dtype) {
+        (DType::BF16, Dtype::BF16) | (DType::F32, Dtype::F32) => Ok(to.write_bytes(stored.bytes)?),
+        (DType::BF16, _) => to.fill(|values: &mut [bf16]| {
+            let mut wide = vec![0f32; values.len()];
+            stored.to_f32(name, &mut wide)?;
+            values.iter_mut().zip(wide).for_each(|(value, wide)| *value = bf16::from_f32(wide));
+            Ok(())
+        }),
+        _ => to.fill(|values| stored.to_f32(name, values)),
     }
-    let values: &mut [bf16] = tensor.as_mut_slice();
-    if stored.dtype == Dtype::BF16 {
-        for (value, bytes) in values.iter_mut().zip(stored.bytes.as_chunks::<2>().0) {
-            *value = bf16::from_le_bytes(*bytes);
-        }
-        return Ok(());
-    }
-    let mut wide = vec![0f32; values.len()];
-    stored.to_f32(name, &mut wide)?;
-    values.iter_mut().zip(wide).for_each(|(value, wide)| *value = bf16::from_f32(wide));
-    Ok(())
 }
 
 /// What bitsandbytes stores beside a 4-bit weight, as JSON.
@@ -221,13 +222,11 @@ fn fill_quantized(
     let mut values = staging.reshaped(weight.shape);
     if let Some(checkpoint) = checkpoint {
         let stored = checkpoint.expect(name, &[weight.shape.rows, weight.shape.cols])?;
-        if !device.is_plan() {
+        put(&stored, name, values.reborrow())?;
+        if storage == Storage::Bf16 && device.kind() == Kind::Cpu {
+            // transformers casts to its `dtype` before bitsandbytes quantizes; a GPU's values are bf16 already.
             let values: &mut [f32] = values.reborrow().into_mut_slice();
-            stored.to_f32(name, values)?;
-            if storage == Storage::Bf16 {
-                // transformers casts to its `dtype` before bitsandbytes quantizes.
-                values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
-            }
+            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }
     }
     nf4::quantize(values.view(), weight)?;
@@ -272,17 +271,18 @@ fn fill_stored(
         ))
     };
     table(".quant_map", &tables::NF4)?;
-    weight.codes.as_mut_slice().copy_from_slice(part("", &[n.div_ceil(2), 1], Dtype::U8)?.bytes);
+    let mut codes = weight.codes.view_mut();
+    codes.write_bytes(part("", &[n.div_ceil(2), 1], Dtype::U8)?.bytes)?;
     match &mut weight.scales {
         Scales::Plain { absmax } => {
-            part(".absmax", &[blocks], Dtype::F32)?.to_f32(name, absmax.as_mut_slice())?
+            put(&part(".absmax", &[blocks], Dtype::F32)?, name, absmax.view_mut())?
         }
         Scales::Double { codes, nested_absmax, offset } => {
             table(".nested_quant_map", tables::dynamic_signed())?;
-            codes.as_mut_slice().copy_from_slice(part(".absmax", &[blocks], Dtype::U8)?.bytes);
+            codes.view_mut().write_bytes(part(".absmax", &[blocks], Dtype::U8)?.bytes)?;
             let nested = part(".nested_absmax", &[blocks.div_ceil(NESTED_BLOCK_SIZE)], Dtype::F32)?;
-            nested.to_f32(name, nested_absmax.as_mut_slice())?;
-            offset.as_mut_slice()[0] = state.nested_offset.unwrap_or(0.0);
+            put(&nested, name, nested_absmax.view_mut())?;
+            offset.write(&[state.nested_offset.unwrap_or(0.0)])?;
         }
     }
     Ok(())

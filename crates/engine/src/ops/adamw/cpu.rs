@@ -2,49 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK_SIZE, Hyper, Rule};
+use super::{BLOCK_SIZE, Factors, Hyper, Rule};
 use crate::ops::nf4::tables;
 
 const CHUNK: usize = 16 * 1024;
 
-/// The scalars of one update, rounded to f32 once.
-struct Factors {
-    beta1: f32,
-    beta2: f32,
-    one_less_beta1: f32,
-    one_less_beta2: f32,
-    step_size: f32,
-    decay: f32,
-    /// The denominator is `sqrt(v) * root + eps`.
-    root: f32,
-    eps: f32,
-    decay_first: bool,
-}
-
 impl Factors {
-    fn new(rule: Rule, hyper: Hyper) -> Factors {
-        let step = hyper.step as f64;
-        let (correction1, correction2) =
-            (1.0 - hyper.beta1.powf(step), (1.0 - hyper.beta2.powf(step)).sqrt());
-        let (step_size, root, eps) = match rule {
-            Rule::Torch => (hyper.learning_rate / correction1, 1.0 / correction2, hyper.eps),
-            Rule::BitsAndBytes => {
-                (hyper.learning_rate * correction2 / correction1, 1.0, hyper.eps * correction2)
-            }
-        };
-        Factors {
-            beta1: hyper.beta1 as f32,
-            beta2: hyper.beta2 as f32,
-            one_less_beta1: (1.0 - hyper.beta1) as f32,
-            one_less_beta2: (1.0 - hyper.beta2) as f32,
-            step_size: step_size as f32,
-            decay: (1.0 - hyper.learning_rate * hyper.weight_decay) as f32,
-            root: root as f32,
-            eps: eps as f32,
-            decay_first: rule == Rule::Torch,
-        }
-    }
-
     /// One element: its moments are updated in place and the new parameter is returned.
     fn element(&self, p: f32, g: f32, m: &mut f32, v: &mut f32) -> f32 {
         *m = *m * self.beta1 + self.one_less_beta1 * g;
@@ -67,10 +30,11 @@ pub(super) fn full(
     param.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(states).for_each(
         |((p, g), (m, v))| {
             for i in 0..p.len() {
-                if rule == Rule::BitsAndBytes && !g[i].is_finite() {
+                let g = g[i] * factors.scale;
+                if rule == Rule::BitsAndBytes && !g.is_finite() {
                     (m[i], v[i]) = (0.0, 0.0);
                 } else {
-                    p[i] = factors.element(p[i], g[i], &mut m[i], &mut v[i]);
+                    p[i] = factors.element(p[i], g, &mut m[i], &mut v[i]);
                 }
             }
         },
@@ -101,10 +65,11 @@ pub(super) fn blockwise(
         |((p, g), ((m_codes, m_absmax), (v_codes, v_absmax)))| {
             let (mut m, mut v) = ([0f32; BLOCK_SIZE], [0f32; BLOCK_SIZE]);
             for i in 0..p.len() {
-                if g[i].is_finite() {
+                let g = g[i] * factors.scale;
+                if g.is_finite() {
                     m[i] = signed[m_codes[i] as usize] * *m_absmax;
                     v[i] = unsigned[v_codes[i] as usize] * *v_absmax;
-                    p[i] = factors.element(p[i], g[i], &mut m[i], &mut v[i]);
+                    p[i] = factors.element(p[i], g, &mut m[i], &mut v[i]);
                 }
             }
             *m_absmax = m.iter().fold(0.0, |max: f32, m| max.max(m.abs()));

@@ -11,11 +11,12 @@
 //! updated in place; `t` counts from 1.
 
 mod cpu;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::arena::Category;
@@ -52,6 +53,50 @@ pub struct Hyper {
     pub weight_decay: f64,
     /// Which update this is, from 1.
     pub step: u64,
+    /// The gradient is multiplied with this first: the factor that clips its norm.
+    pub gradient_scale: f32,
+}
+
+/// The scalars of one update, rounded to f32 once.
+struct Factors {
+    beta1: f32,
+    beta2: f32,
+    one_less_beta1: f32,
+    one_less_beta2: f32,
+    step_size: f32,
+    decay: f32,
+    /// The denominator is `sqrt(v) * root + eps`.
+    root: f32,
+    eps: f32,
+    decay_first: bool,
+    /// Of the gradient.
+    scale: f32,
+}
+
+impl Factors {
+    fn new(rule: Rule, hyper: Hyper) -> Factors {
+        let step = hyper.step as f64;
+        let (correction1, correction2) =
+            (1.0 - hyper.beta1.powf(step), (1.0 - hyper.beta2.powf(step)).sqrt());
+        let (step_size, root, eps) = match rule {
+            Rule::Torch => (hyper.learning_rate / correction1, 1.0 / correction2, hyper.eps),
+            Rule::BitsAndBytes => {
+                (hyper.learning_rate * correction2 / correction1, 1.0, hyper.eps * correction2)
+            }
+        };
+        Factors {
+            beta1: hyper.beta1 as f32,
+            beta2: hyper.beta2 as f32,
+            one_less_beta1: (1.0 - hyper.beta1) as f32,
+            one_less_beta2: (1.0 - hyper.beta2) as f32,
+            step_size: step_size as f32,
+            decay: (1.0 - hyper.learning_rate * hyper.weight_decay) as f32,
+            root: root as f32,
+            eps: eps as f32,
+            decay_first: rule == Rule::Torch,
+            scale: hyper.gradient_scale,
+        }
+    }
 }
 
 /// The moments of one parameter.
@@ -127,6 +172,9 @@ pub fn update(
         let bytes = if matches!(state, State::Full { .. }) { 28 } else { 16 };
         param.device().book(OP, 12.0 * n as f64, (n * bytes) as f64);
         return Ok(());
+    }
+    if param.device().kind() == Kind::Cuda {
+        return cuda::update(param, gradient, state, rule, hyper);
     }
     let (param, gradient) = (param.into_mut_slice(), gradient.as_slice());
     match state {

@@ -4,10 +4,19 @@ use crate::error::Error;
 use crate::ops::adamw::{self, Hyper, Rule, State};
 use crate::ops::nf4::tables;
 use crate::random::Stream;
-use crate::testing::{assert_close, cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
+use crate::dtype::DType;
+use crate::testing::{assert_close, cpu, cuda, filled, normal, plan_takes_what_cpu_takes, tensor, values};
 
 fn hyper(step: u64, weight_decay: f64) -> Hyper {
-    Hyper { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, step }
+    Hyper {
+        learning_rate: 1e-2,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay,
+        step,
+        gradient_scale: 1.0,
+    }
 }
 
 #[test]
@@ -153,4 +162,36 @@ fn plan_books_it() {
         )
         .unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    let Some(gpu) = cuda() else { return };
+    for (rule, n) in [(Rule::Torch, 1000), (Rule::BitsAndBytes, 1000), (Rule::BitsAndBytes, 5000)] {
+        let run = |device: &crate::device::Device| {
+            let mut param = normal(device, (n, 1), 1);
+            let mut state = State::new(device, rule, n).unwrap();
+            for step in 1..4 {
+                let mut gradient = Stream::new(5, step).normals(n);
+                if rule == Rule::BitsAndBytes {
+                    gradient[7] = f32::NAN;
+                }
+                let gradient = tensor(device, (n, 1), &gradient);
+                let hyper = Hyper { gradient_scale: 0.7, ..hyper(step, 0.1) };
+                adamw::update(param.view_mut(), gradient.view(), &mut state, rule, hyper).unwrap();
+            }
+            let states = state.tensors_mut().into_iter().map(|(_, tensor)| match tensor.dtype() {
+                DType::U8 => tensor.to_vec::<u8>().unwrap().iter().map(|c| f32::from(*c)).collect(),
+                _ => values(tensor),
+            });
+            (values(&param), states.collect::<Vec<Vec<f32>>>())
+        };
+        let ((param, states), (ours, our_states)) = (run(&cpu()), run(&gpu));
+        assert_close("param", &ours, &param, 1e-6);
+        for (ours, state) in our_states.iter().zip(&states) {
+            let off = ours.iter().zip(state).filter(|(a, b)| (**a - **b).abs() > 1e-6 * b.abs());
+            // A moment that lies on the border between two codes may fall to either side.
+            assert!(off.count() <= n / 500, "{rule:?}: states differ");
+        }
+    }
 }

@@ -2,9 +2,7 @@
 
 use crate::error::Error;
 use crate::ops::add;
-use crate::testing::{
-    cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::testing::{cpu, dot, filled, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
 
 #[test]
 fn sums_worked_by_hand_are_added_to_what_is_there() {
@@ -52,4 +50,20 @@ fn plan_books_it() {
         add::bias(bias.view(), y.view_mut()).unwrap();
         add::bias_backward(y.view(), bias.view_mut()).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (n, c) in [(1, 1), (7, 33), (47, 64), (333, 7)] {
+        same_on_cuda(|device| {
+            let (x, mut y) =
+                (normal_activations(device, (n, c), 1), normal_activations(device, (n, c), 2));
+            add::forward(x.view(), y.view_mut()).unwrap();
+            let (b, mut biased) = (normal(device, (c, 1), 3), normal_activations(device, (n, c), 4));
+            add::bias(b.view(), biased.view_mut()).unwrap();
+            let mut dbias = normal(device, (c, 1), 5);
+            add::bias_backward(x.view(), dbias.view_mut()).unwrap();
+            vec![("y", y), ("biased", biased), ("dbias", dbias)]
+        });
+    }
 }

@@ -3,10 +3,12 @@
 //! * `x` and `y` (N, C), one f32 and the other bf16; `y` is overwritten; weights only, so there is no backward
 
 mod cpu;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::tensor::{View, ViewMut};
@@ -22,6 +24,9 @@ pub fn forward(x: View<'_>, y: ViewMut<'_>) -> Result<()> {
     if y.device().is_plan() {
         y.device().book(OP, 0.0, (x.shape().len() * 6) as f64);
         return Ok(());
+    }
+    if y.device().kind() == Kind::Cuda {
+        return cuda::forward(x, y);
     }
     match other {
         DType::F32 => cpu::widen(x.as_slice(), y.into_mut_slice()),

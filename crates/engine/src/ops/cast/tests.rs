@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::cast;
-use crate::testing::{cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
+use crate::testing::{cpu, filled, normal, plan_takes_what_cpu_takes, same_on_cuda, tensor};
 
 #[test]
 fn narrowing_rounds_to_the_nearest_and_ties_to_even_and_widening_is_exact() {
@@ -36,4 +36,18 @@ fn plan_books_it() {
         let mut y = device.scratch((7, 33), DType::BF16, Category::Workspace).unwrap();
         cast::forward(x.view(), y.view_mut()).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (n, c) in [(1, 1), (7, 33), (47, 64)] {
+        same_on_cuda(|device| {
+            let take = |dtype| device.scratch((n, c), dtype, Category::Workspace).unwrap();
+            let x = normal(device, (n, c), 1);
+            let (mut narrow, mut wide) = (take(DType::BF16), take(DType::F32));
+            cast::forward(x.view(), narrow.view_mut()).unwrap();
+            cast::forward(narrow.view(), wide.view_mut()).unwrap();
+            vec![("bf16", narrow), ("f32", wide)]
+        });
+    }
 }

@@ -10,7 +10,7 @@ const CHUNK: usize = 4096;
 
 pub(super) fn apply(x: &[f32], mask: Mask, y: &mut [f32], put: impl Fn(&mut f32, f32) + Sync) {
     let key = [mask.seed as u32, (mask.seed >> 32) as u32];
-    let (keep, threshold) = (1.0 / (1.0 - mask.p), (f64::from(mask.p) * 4_294_967_296.0) as u32);
+    let (keep, threshold) = (mask.keep(), mask.threshold());
     x.par_chunks(CHUNK).zip(y.par_chunks_mut(CHUNK)).enumerate().for_each(|(chunk, (x, y))| {
         for (four, (x, y)) in x.chunks(4).zip(y.chunks_mut(4)).enumerate() {
             let block = (chunk * CHUNK / 4 + four) as u64;

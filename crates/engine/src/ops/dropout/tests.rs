@@ -2,9 +2,7 @@
 
 use crate::error::Error;
 use crate::ops::dropout::{self, Mask};
-use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
 
 const MASK: Mask = Mask { seed: 5, stream: 9, p: 0.25 };
 
@@ -65,4 +63,19 @@ fn plan_books_it() {
         let mut y = normal(device, (7, 33), 0);
         dropout::forward(normal(device, (7, 33), 1).view(), MASK, y.view_mut()).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_draws_what_the_cpu_draws() {
+    for (n, c) in [(1, 1), (7, 33), (47, 64)] {
+        same_on_cuda(|device| {
+            let mask = Mask { seed: 0x1234_5678_9abc, stream: 5 << 33, p: 0.3 };
+            let x = normal_activations(device, (n, c), 1);
+            let mut y = filled_activations(device, (n, c), 7.0);
+            let mut dx = normal_activations(device, (n, c), 2);
+            dropout::forward(x.view(), mask, y.view_mut()).unwrap();
+            dropout::backward(x.view(), mask, dx.view_mut()).unwrap();
+            vec![("y", y), ("dx", dx)]
+        });
+    }
 }

@@ -1,16 +1,19 @@
 //! Embedding: rows of a table by index, `y_i = table[ids_i]`; with the residual stream as table, the gather of
 //! some of its rows.
 //!
-//! * `ids` (N) u32, `table` (V, C) f32 or bf16, `y` (N, C) f32
+//! * `ids` (N) u32, `table` (V, C) f32 or bf16, `y` (N, C) activations
 //! * backward: `dtable[ids_i] += dy_i`, rows with the same id summed in the order they occur (added to: it is a
 //!   parameter's gradient, or the gradient of a stream that other paths add to as well)
+//! * an id past the table is refused on the CPU and gives NaN on a GPU, which would have to be asked for it
 //! * nothing is saved
 
 mod cpu;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{View, ViewMut};
@@ -18,7 +21,7 @@ use crate::tensor::{View, ViewMut};
 const OP: &str = "embedding";
 
 fn check_ids(ids: View<'_>, rows: usize) -> Result<()> {
-    if ids.device().is_plan() {
+    if ids.device().kind() != Kind::Cpu {
         return Ok(());
     }
     match ids.as_slice::<u32>().iter().find(|id| **id as usize >= rows) {
@@ -35,7 +38,7 @@ fn check_ids(ids: View<'_>, rows: usize) -> Result<()> {
 pub fn forward(ids: View<'_>, table: View<'_>, y: ViewMut<'_>) -> Result<()> {
     let (n, c) = (ids.rows(), table.cols());
     expect(OP, "ids", ids, (n, 1), DType::U32)?;
-    expect(OP, "y", y.view(), (n, c), DType::F32)?;
+    expect(OP, "y", y.view(), (n, c), y.device().activations())?;
     if table.dtype() != DType::BF16 {
         expect(OP, "table", table, (table.rows(), c), DType::F32)?;
     }
@@ -43,6 +46,9 @@ pub fn forward(ids: View<'_>, table: View<'_>, y: ViewMut<'_>) -> Result<()> {
     if y.device().is_plan() {
         y.device().book("embedding", 0.0, (n * c * (table.dtype().bytes() + 4)) as f64);
         return Ok(());
+    }
+    if y.device().kind() == Kind::Cuda {
+        return cuda::forward(ids, table, y);
     }
     cpu::forward(ids.as_slice(), table, y);
     Ok(())
@@ -52,12 +58,17 @@ pub fn forward(ids: View<'_>, table: View<'_>, y: ViewMut<'_>) -> Result<()> {
 pub fn backward(ids: View<'_>, dy: View<'_>, dtable: ViewMut<'_>) -> Result<()> {
     let (n, c) = (ids.rows(), dtable.cols());
     expect(OP, "ids", ids, (n, 1), DType::U32)?;
-    expect(OP, "dy", dy, (n, c), DType::F32)?;
-    expect(OP, "dtable", dtable.view(), (dtable.rows(), c), DType::F32)?;
+    expect(OP, "dy", dy, (n, c), dy.device().activations())?;
+    if dtable.view().dtype() != dy.dtype() {
+        expect(OP, "dtable", dtable.view(), (dtable.rows(), c), DType::F32)?;
+    }
     check_ids(ids, dtable.rows())?;
     if dtable.device().is_plan() {
         dtable.device().book("embedding backward", (n * c) as f64, (n * c * 12) as f64);
         return Ok(());
+    }
+    if dtable.device().kind() == Kind::Cuda {
+        return cuda::backward(ids, dy, dtable);
     }
     cpu::backward(ids.as_slice(), dy.as_slice(), dtable.into_mut_slice(), c);
     Ok(())

@@ -4,9 +4,8 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::{cast, embedding};
-use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::random::Stream;
+use crate::testing::{assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor, values};
 
 #[test]
 fn rows_are_looked_up_and_gradients_of_a_repeated_id_are_summed_onto_what_is_there() {
@@ -80,4 +79,38 @@ fn plan_books_it() {
         embedding::forward(ids.view(), table.view(), y.view_mut()).unwrap();
         embedding::backward(ids.view(), y.view(), table.view_mut()).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (n, v, c) in [(1, 1, 1), (47, 5, 33), (600, 7, 64), (1000, 300, 40)] {
+        same_on_cuda(|device| {
+            let ids: Vec<u32> = (0..n).map(|i| (i * i % v) as u32).collect();
+            let ids = device.upload(&ids).unwrap();
+            let table = normal_activations(device, (v, c), 1);
+            let wide = tensor(device, (v, c), &rounded(&Stream::new(3, 1).normals(v * c)));
+            let mut y = filled_activations(device, (n, c), 7.0);
+            let mut from_wide = filled_activations(device, (n, c), 7.0);
+            embedding::forward(ids.view(), table.view(), y.view_mut()).unwrap();
+            embedding::forward(ids.view(), wide.view(), from_wide.view_mut()).unwrap();
+            let dy = normal_activations(device, (n, c), 2);
+            let mut dtable = normal(device, (v, c), 3);
+            embedding::backward(ids.view(), dy.view(), dtable.view_mut()).unwrap();
+            let first = device.upload(&(0..v as u32).collect::<Vec<u32>>()).unwrap();
+            let mut stream = normal_activations(device, (v, c), 4);
+            embedding::backward(first.view(), table.view(), stream.view_mut()).unwrap();
+            vec![("y", y), ("y of f32", from_wide), ("dtable", dtable), ("stream", stream)]
+        });
+    }
+}
+
+#[test]
+fn on_cuda_an_id_past_the_table_gives_nan() {
+    let Some(device) = cuda() else { return };
+    let ids = device.upload(&[2u32, 3]).unwrap();
+    let table = normal_activations(&device, (3, 16), 1);
+    let mut y = filled_activations(&device, (2, 16), 7.0);
+    embedding::forward(ids.view(), table.view(), y.view_mut()).unwrap();
+    let y = values(&y);
+    assert!(y[..16].iter().all(|v| v.is_finite()) && y[16..].iter().all(|v| v.is_nan()));
 }

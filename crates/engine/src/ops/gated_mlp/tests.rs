@@ -3,9 +3,7 @@
 use crate::error::Error;
 use crate::ops::gated_mlp::{self, Activation};
 use crate::tensor::Tensor;
-use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
 
 fn forward(gate: &Tensor, up: &Tensor, activation: Activation) -> Tensor {
     let mut y = filled(gate.device(), (gate.rows(), gate.cols()), 7.0);
@@ -74,4 +72,23 @@ fn plan_books_it() {
     plan_takes_what_cpu_takes(|device| {
         forward(&normal(device, (7, 33), 1), &normal(device, (7, 33), 2), Activation::Silu);
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        for (n, c) in [(1, 1), (7, 33), (47, 64)] {
+            same_on_cuda(|device| {
+                let shape = (n, c);
+                let of = |stream| normal_activations(device, shape, stream);
+                let (gate, up, dy) = (of(1), of(2), of(3));
+                let [mut y, mut dgate, mut dup] =
+                    [7.0, 8.0, 9.0].map(|value| filled_activations(device, shape, value));
+                gated_mlp::forward(gate.view(), up.view(), activation, y.view_mut()).unwrap();
+                let (dg, du) = (dgate.view_mut(), dup.view_mut());
+                gated_mlp::backward(dy.view(), gate.view(), up.view(), activation, dg, du).unwrap();
+                vec![("y", y), ("dgate", dgate), ("dup", dup)]
+            });
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! Gradient norms on the CPU.
 
-use rayon::prelude::*;
-
 use crate::cpu::parallel;
 
 const CHUNK: usize = 16 * 1024;
@@ -10,8 +8,4 @@ pub(super) fn sum_of_squares(gradient: &[f32]) -> f64 {
     parallel::sum(gradient.len(), CHUNK, |range| {
         gradient[range].iter().map(|g| f64::from(*g) * f64::from(*g)).sum()
     })
-}
-
-pub(super) fn scale(gradient: &mut [f32], factor: f32) {
-    gradient.par_chunks_mut(CHUNK).for_each(|chunk| chunk.iter_mut().for_each(|g| *g *= factor));
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Items, TILE_ROWS, TILE_VOCABULARY};
+use super::{ByRow, Items, TILE_ROWS, TILE_VOCABULARY};
 use crate::cpu::gemm::{Matrix, multiply};
 use crate::cpu::simd;
 use crate::tensor::{Tensor, View};
@@ -35,35 +35,6 @@ impl<'a> Head<'a> {
                 to
             }
         }
-    }
-}
-
-/// The items of each row, in their order: `order[starts[r]..starts[r + 1]]`.
-struct ByRow {
-    starts: Vec<usize>,
-    order: Vec<usize>,
-}
-
-impl ByRow {
-    fn new(items: Items<'_>, rows: usize) -> ByRow {
-        let mut starts = vec![0; rows + 1];
-        for row in items.rows {
-            starts[*row as usize + 1] += 1;
-        }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0; items.rows.len()];
-        for (item, row) in items.rows.iter().enumerate() {
-            order[next[*row as usize]] = item;
-            next[*row as usize] += 1;
-        }
-        ByRow { starts, order }
-    }
-
-    fn of(&self, row: usize) -> &[usize] {
-        &self.order[self.starts[row]..self.starts[row + 1]]
     }
 }
 

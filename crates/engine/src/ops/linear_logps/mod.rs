@@ -1,17 +1,20 @@
 //! Log-probabilities of chosen tokens under a linear head, without ever holding the logits:
 //! `logp_i = x_r . w_t - log sum_v exp(x_r . w_v)` for items i = (row r, target t).
 //!
-//! * `x` (M, C) f32, `weight` (V, C) f32 or bf16, `lse` (M) f32 is saved for backward, `logps` (I) f32
+//! * `x` (M, C) activations, `weight` (V, C) f32 or bf16 (bf16 on a GPU), `lse` (M) f32 is saved for backward, `logps` (I) f32
 //! * a row may be scored several times: the last token of a prompt scores the first of each of its completions
-//! * the logits exist in tiles of [`TILE_ROWS`] rows by [`TILE_VOCABULARY`] columns; backward computes them again
+//! * the logits exist in tiles, in f32: [`TILE_ROWS`] rows by [`TILE_VOCABULARY`] columns on the CPU, larger ones on a
+//!   GPU; backward computes them again
 //! * backward: with G_r the sum of `dlogps` over the items of row r, `dlogits_rv = sum_i dlogp_i [v = t_i] - G_r
 //!   softmax_rv`; `dx = dlogits weight` is overwritten, `dweight += dlogits^T x`
 
 mod cpu;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::arena::Category;
@@ -33,6 +36,35 @@ pub struct Items<'a> {
     pub targets: &'a [u32],
 }
 
+/// The items of each row, in their order: `order[starts[r]..starts[r + 1]]`.
+struct ByRow {
+    starts: Vec<usize>,
+    order: Vec<usize>,
+}
+
+impl ByRow {
+    fn new(items: Items<'_>, rows: usize) -> ByRow {
+        let mut starts = vec![0; rows + 1];
+        for row in items.rows {
+            starts[*row as usize + 1] += 1;
+        }
+        for row in 0..rows {
+            starts[row + 1] += starts[row];
+        }
+        let mut next = starts.clone();
+        let mut order = vec![0; items.rows.len()];
+        for (item, row) in items.rows.iter().enumerate() {
+            order[next[*row as usize]] = item;
+            next[*row as usize] += 1;
+        }
+        ByRow { starts, order }
+    }
+
+    fn of(&self, row: usize) -> &[usize] {
+        &self.order[self.starts[row]..self.starts[row + 1]]
+    }
+}
+
 /// The tile of logits and, for weights that are not f32, the tile of the weight: taken from the step's stack.
 fn workspace(x: View<'_>, weight: View<'_>) -> Result<(Tensor, Option<Tensor>)> {
     let columns = TILE_VOCABULARY.min(weight.rows());
@@ -45,9 +77,9 @@ fn workspace(x: View<'_>, weight: View<'_>) -> Result<(Tensor, Option<Tensor>)> 
 
 fn check(x: View<'_>, weight: View<'_>, items: Items<'_>, lse: View<'_>) -> Result<()> {
     let (m, c) = (x.rows(), weight.cols());
-    expect(OP, "x", x, (m, c), DType::F32)?;
-    if weight.dtype() != DType::BF16 {
-        expect(OP, "weight", weight, (weight.rows(), c), DType::F32)?;
+    expect(OP, "x", x, (m, c), x.device().activations())?;
+    if weight.dtype() != DType::BF16 || x.device().arithmetic() == Kind::Cuda {
+        expect(OP, "weight", weight, (weight.rows(), c), x.device().activations())?;
     }
     expect(OP, "lse", lse, (m, 1), DType::F32)?;
     let bad = items
@@ -83,6 +115,9 @@ pub fn forward(
 ) -> Result<()> {
     check(x, weight, items, lse.view())?;
     expect(OP, "logps", logps.view(), (items.rows.len(), 1), DType::F32)?;
+    if x.device().arithmetic() == Kind::Cuda {
+        return cuda::forward(x, weight, items, lse, logps);
+    }
     let (mut logits, widened) = workspace(x, weight)?;
     if x.device().is_plan() {
         let (m, v, c) = (x.rows() as f64, weight.rows() as f64, x.cols() as f64);
@@ -117,9 +152,12 @@ pub fn backward(
 ) -> Result<()> {
     check(x, weight, items, lse)?;
     expect(OP, "dlogps", dlogps, (items.rows.len(), 1), DType::F32)?;
-    expect(OP, "dx", dx.view(), (x.rows(), x.cols()), DType::F32)?;
+    expect(OP, "dx", dx.view(), (x.rows(), x.cols()), x.dtype())?;
     if let Some(dweight) = &dweight {
         expect(OP, "dweight", dweight.view(), (weight.rows(), weight.cols()), DType::F32)?;
+    }
+    if x.device().arithmetic() == Kind::Cuda {
+        return cuda::backward(dlogps, x, weight, items, lse, dx, dweight);
     }
     let (mut logits, widened) = workspace(x, weight)?;
     if x.device().is_plan() {

@@ -9,9 +9,8 @@ use crate::ops::{
 };
 use crate::random::Stream;
 use crate::tensor::{Tensor, View};
-use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::device::{Device, Kind};
+use crate::testing::{activations, assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor};
 
 fn forward(x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
     let mut lse = filled(x.device(), (x.rows(), 1), 7.0);
@@ -154,4 +153,46 @@ fn plan_books_it_and_never_more_than_a_tile_of_logits() {
         .unwrap();
         assert!(device.peak_bytes() < 4 * 512 * 4096 + 4 * 4096 * 7 + 300_000);
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (m, c, v) in [(1, 8, 3), (33, 64, 47), (700, 128, 1000), (5, 16, 40_000)] {
+        let mut stream = Stream::new(3, 0);
+        let rows: Vec<u32> = (0..m + 9).map(|i| if i < 3 { 0 } else { stream.next_u32() % m as u32 }).collect();
+        let mut targets: Vec<u32> = rows.iter().map(|_| stream.next_u32() % v as u32).collect();
+        targets[0] = v as u32 - 1;
+        let dlogps = rounded(&stream.normals(rows.len()));
+        same_on_cuda(|device| {
+            let x = normal_activations(device, (m, c), 1);
+            let head: Vec<f32> = Stream::new(9, 2).normals(v * c).iter().map(|w| w * 0.1).collect();
+            let weight = activations(device, (v, c), &rounded(&head));
+            let items = Items { rows: &rows, targets: &targets };
+            let (lse, logps) = forward(&x, weight.view(), items);
+            let dlogps = tensor(device, (rows.len(), 1), &dlogps);
+            let mut dx = filled_activations(device, (m, c), 7.0);
+            let mut dweight = filled(device, (v, c), 0.5);
+            let (d, w) = (dx.view_mut(), Some(dweight.view_mut()));
+            linear_logps::backward(dlogps.view(), x.view(), weight.view(), items, lse.view(), d, w)
+                .unwrap();
+            vec![("lse", lse), ("logps", logps), ("dx", dx), ("dweight", dweight)]
+        });
+    }
+}
+
+#[test]
+fn plan_for_a_gpu_takes_what_the_gpu_takes() {
+    let Some(gpu) = cuda() else { return };
+    let run = |device: &Device| {
+        let x = normal_activations(device, (700, 64), 1);
+        let weight = normal_activations(device, (1000, 64), 2);
+        let items = Items { rows: &[0, 5, 699], targets: &[1, 2, 999] };
+        let (lse, _) = forward(&x, weight.view(), items);
+        let dlogps = tensor(device, (3, 1), &[1.0; 3]);
+        let mut dx = filled_activations(device, (700, 64), 7.0);
+        let (d, l) = (dx.view_mut(), lse.view());
+        linear_logps::backward(dlogps.view(), x.view(), weight.view(), items, l, d, None).unwrap();
+        (device.peak_bytes(), device.peak_by_category())
+    };
+    assert_eq!(run(&Device::plan_for(Kind::Cuda)), run(&gpu));
 }

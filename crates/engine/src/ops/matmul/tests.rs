@@ -1,10 +1,13 @@
 //! Proofs of the products of a linear layer.
 
+mod on_cuda;
+
 use crate::error::Error;
 use crate::ops::matmul::{self, Output};
 use crate::tensor::Tensor;
 use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
+    activations, assert_close, cpu, dot, filled, gradient_matches, normal,
+    plan_takes_what_cpu_takes, tensor,
 };
 
 fn forward(x: &Tensor, weight: &Tensor) -> Tensor {
@@ -56,6 +59,7 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
             let device = cpu();
             forward(&normal(&device, (1100, 130), 1), &normal(&device, (700, 130), 2))
                 .to_vec::<f32>()
+                .unwrap()
         })
     };
     let one = product(1);
@@ -81,7 +85,21 @@ fn plan_books_it() {
         let y = forward(&x, &weight);
         matmul::backward_weight(y.view(), x.view(), 1.0, weight.view_mut()).unwrap();
     });
-    let plan = crate::device::Device::plan();
+    let plan = crate::device::Device::plan_for(crate::device::Kind::Cpu);
     forward(&normal(&plan, (33, 47), 1), &normal(&plan, (7, 47), 2));
     assert_eq!(plan.ledger().total().flops, 2.0 * 33.0 * 47.0 * 7.0);
+}
+
+#[test]
+fn a_plan_for_cuda_books_the_workspace_and_half_the_bytes() {
+    let plan = crate::device::Device::plan_for(crate::device::Kind::Cuda);
+    let zeros = |shape: (usize, usize)| activations(&plan, shape, &vec![0.0; shape.0 * shape.1]);
+    let (x, weight, mut y) = (zeros((8, 16)), zeros((4, 16)), zeros((8, 4)));
+    let before = plan.used_bytes();
+    matmul::forward(x.view(), weight.view(), 1.0, Output::Write, y.view_mut()).unwrap();
+    assert_eq!(plan.peak_bytes(), before + crate::cuda::gemm::WORKSPACE_BYTES);
+    assert_eq!(plan.ledger().total().traffic, 2.0 * (8.0 * 16.0 + 4.0 * 16.0 + 8.0 * 4.0));
+    let wrong = normal(&plan, (8, 16), 1);
+    let got = matmul::forward(wrong.view(), weight.view(), 1.0, Output::Write, y.view_mut());
+    assert!(matches!(got, Err(Error::DType { name: "x", .. })), "f32 operands were taken");
 }

@@ -1,21 +1,22 @@
 //! NF4: 4-bit NormalFloat quantization (Dettmers et al., arXiv 2305.14314, appendix E) in bitsandbytes' layout, to
 //! the byte of bitsandbytes 0.50.2's CPU path.
 //!
-//! * `x` (R, C) f32, row-major; blocks of `block_size` consecutive elements regardless of rows, the last may be short
+//! * `x` (R, C) activations, row-major; blocks of `block_size` consecutive elements regardless of rows, the last may be short
 //! * codes ((n + 1) / 2) u8, the first element of a pair in the high nibble; `absmax` of each block in f32
 //! * `code = nearest(x / absmax)` over [`tables::NF4`], an exact tie takes the lower code
 //! * double quantization: the mean of all absmax is the offset, the rest is an 8-bit code in blocks of 256 with
 //!   its own f32 absmax; `absmax_i = map[code_i] * nested_i/256 + offset`
-//! * [`dequantize`]: `y = NF4[code] * absmax`, `y` (R, C) f32, overwritten. There is no backward: a quantized
+//! * [`dequantize`]: `y = NF4[code] * absmax`, `y` (R, C) activations, overwritten. There is no backward: a quantized
 //!   weight is frozen
 
 mod cpu;
+pub(super) mod cuda;
 pub mod tables;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::arena::Category;
@@ -84,7 +85,15 @@ impl Quantized {
 
 /// See the room's contract.
 pub fn quantize(x: View<'_>, out: &mut Quantized) -> Result<()> {
-    expect(OP, "x", x, (out.shape.rows, out.shape.cols), DType::F32)?;
+    expect(OP, "x", x, (out.shape.rows, out.shape.cols), x.device().activations())?;
+    let blocks = out.shape.len().div_ceil(out.block_size);
+    // A GPU keeps the scales in f32 until all of them are known.
+    let scales = match (&out.scales, x.device().arithmetic()) {
+        (Scales::Double { .. }, Kind::Cuda) => {
+            Some(x.device().scratch((blocks, 1), DType::F32, Category::Workspace)?)
+        }
+        _ => None,
+    };
     if x.device().is_plan() {
         x.device().book(
             "nf4 quantize",
@@ -92,6 +101,9 @@ pub fn quantize(x: View<'_>, out: &mut Quantized) -> Result<()> {
             x.bytes() as f64 + out.codes.view().bytes() as f64,
         );
         return Ok(());
+    }
+    if x.device().kind() == Kind::Cuda {
+        return cuda::quantize(x, out, scales);
     }
     let absmax = cpu::quantize(x.as_slice(), out.block_size, out.codes.as_mut_slice());
     match &mut out.scales {
@@ -106,7 +118,7 @@ pub fn quantize(x: View<'_>, out: &mut Quantized) -> Result<()> {
 
 /// See the room's contract.
 pub fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
-    expect(OP, "y", y.view(), (x.shape.rows, x.shape.cols), DType::F32)?;
+    expect(OP, "y", y.view(), (x.shape.rows, x.shape.cols), y.device().activations())?;
     if y.device().is_plan() {
         y.device().book(
             "nf4 dequantize",
@@ -114,6 +126,9 @@ pub fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
             y.view().bytes() as f64 + x.codes.view().bytes() as f64,
         );
         return Ok(());
+    }
+    if y.device().kind() == Kind::Cuda {
+        return cuda::dequantize(x, y);
     }
     let codes = x.codes.as_slice();
     match &x.scales {

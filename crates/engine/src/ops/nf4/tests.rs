@@ -6,7 +6,8 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::nf4::{self, Quantized, Scales, tables};
-use crate::testing::{assert_close, cpu, filled, normal, plan_takes_what_cpu_takes, tensor};
+use crate::device::{Device, Kind};
+use crate::testing::{assert_close, cpu, cuda, filled, filled_activations, normal, normal_activations, plan_takes_what_cpu_takes, rounded, tensor, values};
 
 fn fixture(name: &str) -> serde_json::Value {
     let path = format!("{}/../../fixtures/engine/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -171,8 +172,37 @@ fn plan_books_it() {
         nf4::dequantize(&quantized, x.view_mut()).unwrap();
     });
     // 0.5 bytes of codes, 1/64 of absmax codes and 4/(64 * 256) of nested absmax a parameter, besides alignment.
-    let plan = crate::device::Device::plan();
+    let plan = crate::device::Device::plan_for(crate::device::Kind::Cpu);
     let _weight = Quantized::new(&plan, (4096, 4096).into(), 64, true).unwrap();
     let expected = 4096.0 * 4096.0 * (0.5 + 1.0 / 64.0 + 4.0 / (64.0 * 256.0));
     assert_eq!(plan.used_bytes(), expected as usize + 256);
+}
+
+#[test]
+fn on_cuda_codes_scales_and_values_are_those_of_the_cpu() {
+    let Some(gpu) = cuda() else { return };
+    for (rows, cols) in [(1, 1), (7, 33), (48, 64), (64, 1024)] {
+        for double_quant in [false, true] {
+            let run = |device: &Device| {
+                let x = normal_activations(device, (rows, cols), 1);
+                let shape = crate::tensor::Shape { rows, cols };
+                let mut quantized = Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant).unwrap();
+                nf4::quantize(x.view(), &mut quantized).unwrap();
+                let mut y = filled_activations(device, (rows, cols), 7.0);
+                nf4::dequantize(&quantized, y.view_mut()).unwrap();
+                let codes: Vec<u8> = quantized.codes.to_vec().unwrap();
+                let scales = match &quantized.scales {
+                    Scales::Plain { absmax } => (values(absmax), Vec::new(), 0.0),
+                    Scales::Double { codes, nested_absmax, offset } => {
+                        (values(nested_absmax), codes.to_vec::<u8>().unwrap(), values(offset)[0])
+                    }
+                };
+                (codes, scales, values(&y))
+            };
+            let (exact, ours) = (run(&cpu()), run(&gpu));
+            assert_eq!(exact.0, ours.0, "codes of ({rows}, {cols})");
+            assert_eq!(exact.1, ours.1, "scales of ({rows}, {cols})");
+            assert_eq!(rounded(&exact.2), ours.2, "values of ({rows}, {cols})");
+        }
+    }
 }

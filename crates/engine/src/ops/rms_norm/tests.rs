@@ -3,9 +3,7 @@
 use crate::error::Error;
 use crate::ops::rms_norm;
 use crate::tensor::Tensor;
-use crate::testing::{
-    assert_close, cpu, dot, filled, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
 
 const EPS: f32 = 1e-5;
 
@@ -73,4 +71,45 @@ fn plan_books_it() {
         rms_norm::backward(x.view(), x.view(), weight.view(), 0.0, rstd.view(), y.view_mut(), None)
             .unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (n, c, parts) in [(1, 1, 1), (7, 33, 1), (47, 128, 3), (33, 520, 1), (9, 4096, 1)] {
+        same_on_cuda(|device| {
+            let shape = (n, c * parts);
+            let weight = normal(device, (c, 1), 1);
+            let mut x = normal_activations(device, shape, 2);
+            let mut y = normal_activations(device, shape, 3);
+            let mut rstd = filled(device, (n, parts), 7.0);
+            let (to, from) = (y.view_mut(), rstd.view_mut());
+            rms_norm::add_forward(x.view_mut(), to, weight.view(), 1.0, 1e-5, from).unwrap();
+            let dy = normal_activations(device, shape, 4);
+            let mut dx = normal_activations(device, shape, 5);
+            let mut dweight = normal(device, (c, 1), 6);
+            let given = normal_activations(device, shape, 7);
+            let mut plain = filled_activations(device, shape, 9.0);
+            let mut given_rstd = filled(device, (n, parts), 7.0);
+            let (to, r) = (plain.view_mut(), given_rstd.view_mut());
+            rms_norm::forward(given.view(), weight.view(), 0.0, 1e-6, to, r).unwrap();
+            rms_norm::backward(
+                dy.view(),
+                given.view(),
+                weight.view(),
+                0.0,
+                given_rstd.view(),
+                dx.view_mut(),
+                Some(dweight.view_mut()),
+            )
+            .unwrap();
+            vec![
+                ("x", x),
+                ("y", y),
+                ("rstd", rstd),
+                ("plain y", plain),
+                ("dx", dx),
+                ("dweight", dweight),
+            ]
+        });
+    }
 }

@@ -1,15 +1,18 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864, eq. 34) in the half-split layout of Hugging Face:
 //! `y_i = x_i cos - x_{i+D/2} sin`, `y_{i+D/2} = x_{i+D/2} cos + x_i sin` for `i < D/2`, in place, per head.
 //!
-//! * `x` (N, H D) f32, `cos` and `sin` (P, D/2) f32 by position, `positions` (N) u32 per token
+//! * `x` (N, H D) activations, `cos` and `sin` (P, D/2) f32 by position, `positions` (N) u32 per token
 //! * backward turns the other way: the same with `sin` negated, in place on `dx`
+//! * a position past the table is refused on the CPU and gives NaN on a GPU, which would have to be asked for it
 //! * nothing is saved; positions are per token, so that packed segments each start at their own
 
 mod cpu;
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::expect;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{View, ViewMut};
@@ -34,7 +37,7 @@ fn turn(
     direction: f32,
 ) -> Result<()> {
     let (n, half) = (x.rows(), cos.cols());
-    expect(OP, "x", x.view(), (n, x.cols()), DType::F32)?;
+    expect(OP, "x", x.view(), (n, x.cols()), x.device().activations())?;
     expect(OP, "positions", positions, (n, 1), DType::U32)?;
     expect(OP, "cos", cos, (cos.rows(), half), DType::F32)?;
     expect(OP, "sin", sin, (cos.rows(), half), DType::F32)?;
@@ -49,6 +52,9 @@ fn turn(
     if x.device().is_plan() {
         x.device().book(OP, 3.0 * x.shape().len() as f64, 2.0 * x.view().bytes() as f64);
         return Ok(());
+    }
+    if x.device().kind() == Kind::Cuda {
+        return cuda::turn(x, positions, cos, sin, direction);
     }
     let positions = positions.as_slice::<u32>();
     if let Some(position) = positions.iter().find(|position| **position as usize >= cos.rows()) {

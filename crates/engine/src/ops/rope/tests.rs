@@ -3,9 +3,7 @@
 use crate::device::Device;
 use crate::ops::rope;
 use crate::tensor::Tensor;
-use crate::testing::{
-    assert_close, cpu, dot, gradient_matches, normal, plan_takes_what_cpu_takes, tensor,
-};
+use crate::testing::{assert_close, cpu, cuda, dot, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor, values};
 
 fn tables(device: &Device, positions: usize, half: usize) -> (Tensor, Tensor) {
     let angle = |i: usize| (i / half) as f32 * 10f32.powf(-((i % half) as f32) / half as f32);
@@ -72,4 +70,32 @@ fn plan_books_it() {
         let mut x = normal(device, (7, 8), 0);
         rope::forward(x.view_mut(), positions.view(), cos.view(), sin.view()).unwrap();
     });
+}
+
+#[test]
+fn on_cuda_it_computes_what_the_cpu_does() {
+    for (n, heads, half) in [(1, 1, 1), (7, 3, 5), (33, 4, 32), (47, 2, 64)] {
+        same_on_cuda(|device| {
+            let (cos, sin) = (normal(device, (50, half), 1), normal(device, (50, half), 2));
+            let positions: Vec<u32> = (0..n).map(|i| (i * 13 % 50) as u32).collect();
+            let positions = device.upload(&positions).unwrap();
+            let mut x = normal_activations(device, (n, 2 * half * heads), 3);
+            let mut dx = normal_activations(device, (n, 2 * half * heads), 4);
+            let (p, c, s) = (positions.view(), cos.view(), sin.view());
+            rope::forward(x.view_mut(), p, c, s).unwrap();
+            rope::backward(dx.view_mut(), p, c, s).unwrap();
+            vec![("x", x), ("dx", dx)]
+        });
+    }
+}
+
+#[test]
+fn on_cuda_a_position_past_the_table_gives_nan() {
+    let Some(device) = cuda() else { return };
+    let (cos, sin) = (normal(&device, (3, 8), 1), normal(&device, (3, 8), 2));
+    let positions = device.upload(&[1u32, 3]).unwrap();
+    let mut x = normal_activations(&device, (2, 16), 3);
+    rope::forward(x.view_mut(), positions.view(), cos.view(), sin.view()).unwrap();
+    let x = values(&x);
+    assert!(x[..16].iter().all(|v| v.is_finite()) && x[16..].iter().all(|v| v.is_nan()));
 }

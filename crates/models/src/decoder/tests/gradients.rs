@@ -30,7 +30,7 @@ fn adapter_gradients(model: &Model, packed: &Packed, run: Run<'_>, lora: &LoraCo
 }
 
 fn bits(tensors: Vec<(String, &mut engine::tensor::Tensor)>) -> Vec<u32> {
-    let values = tensors.into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>());
+    let values = tensors.into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap());
     values.map(f32::to_bits).collect()
 }
 
@@ -57,7 +57,7 @@ fn adapter_matches(name: &str, lora: &LoraConfig, dropout: Option<Dropout>) {
         adapter_gradients(&model, &packed, run, lora)
     };
     for (i, (tensor, gradient)) in gradients.tensors_mut().into_iter().enumerate() {
-        let start = policy.tensors_mut()[i].1.to_vec::<f32>();
+        let start = policy.tensors_mut()[i].1.to_vec::<f32>().unwrap();
         gradient_matches(&format!("{name} {tensor}"), &start, gradient.as_slice(), |values| {
             policy.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(values);
             let adapters = [Some(&policy), None];
@@ -76,7 +76,7 @@ fn gradients_of_all_weights_match_finite_differences() {
         step(&model, &packed, Run::new(&[None, None]), Some(&mut Gradients::Full(&mut gradients)));
         // The group that rides along has no gradient, and no weight in the loss.
         for (i, (tensor, gradient)) in gradients.tensors_mut().into_iter().enumerate() {
-            let start = model.weights.tensors_mut()[i].1.to_vec::<f32>();
+            let start = model.weights.tensors_mut()[i].1.to_vec::<f32>().unwrap();
             gradient_matches(&format!("{name} {tensor}"), &start, gradient.as_slice(), |values| {
                 model.weights.tensors_mut()[i].1.as_mut_slice::<f32>().copy_from_slice(values);
                 loss(&model, &packed, Run::new(&[None, None]))
@@ -99,7 +99,7 @@ fn a_block_that_keeps_its_input_has_the_gradients_of_one_that_keeps_everything()
                 let run = Run { keep, dropout, ..Run::new(&adapters) };
                 let mut gradients = adapter_gradients(&model, &packed, run, &lora);
                 let tensors = gradients.tensors_mut().into_iter();
-                tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect::<Vec<f32>>()
+                tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect::<Vec<f32>>()
             };
             assert_close(name, &of(Keep::Input), &of(Keep::All), 1e-4);
         }
@@ -108,7 +108,7 @@ fn a_block_that_keeps_its_input_has_the_gradients_of_one_that_keeps_everything()
             let run = Run { keep, ..Run::new(&[None, None]) };
             step(&model, &packed, run, Some(&mut Gradients::Full(&mut gradients)));
             let tensors = gradients.tensors_mut().into_iter();
-            tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect::<Vec<f32>>()
+            tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect::<Vec<f32>>()
         };
         assert_close(name, &full(Keep::Input), &full(Keep::All), 1e-4);
     }
@@ -122,7 +122,7 @@ fn backward_adds_to_gradients() {
     let adapters = [Some(&policy), None];
     let mut gradients = adapter_gradients(&model, &packed, Run::new(&adapters), &lora());
     let values = |gradients: &mut Adapter| -> Vec<f32> {
-        gradients.tensors_mut().into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>()).collect()
+        gradients.tensors_mut().into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect()
     };
     let once: Vec<f32> = values(&mut gradients).iter().map(|value| 2.0 * value).collect();
     step(&model, &packed, Run::new(&adapters), Some(&mut Gradients::Adapter(&mut gradients)));

@@ -1,0 +1,244 @@
+//! Matrix products on CUDA: one entry point for all ops, and the choice of who computes them.
+//!
+//! Operands are bf16, sums are f32, results bf16 or f32; all matrices are row-major with a stride. The three
+//! layouts are those of a linear layer with weight W (M, K) over N rows:
+//! * forward: `y (N, M) = alpha x (N, K) W^T`
+//! * backward_input: `dx (N, K) = alpha dy (N, M) W`
+//! * backward_weight: `dW (M, K) = alpha dy^T x`
+//!
+//! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
+//! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
+
+mod tune;
+
+use crate::cuda::blas::{Blas, Failure, table};
+use crate::cuda::libraries::{self, Surroundings};
+use crate::cuda::{Cuda, Properties};
+use crate::device::{Device, Kind};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::memory::arena::Category;
+use crate::ops;
+use crate::tensor::{Tensor, View, ViewMut};
+
+pub use crate::cuda::blas::Key;
+pub use crate::cuda::blas::table::Table;
+pub use tune::tune;
+#[cfg(test)]
+pub(crate) use tune::{milliseconds, operands};
+
+/// Workspace of a product: for the partial sums of products whose inner size is split among blocks. 32 MiB is what
+/// NVIDIA advises for Hopper; one size for all GPUs keeps a plan independent of the GPU it is made for.
+pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// Which of a linear layer's products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Layout {
+    /// `y (N, M) = x (N, K) W (M, K)^T`
+    Forward,
+    /// `dx (N, K) = dy (N, M) W (M, K)`
+    BackwardInput,
+    /// `dW (M, K) = dy (N, M)^T x (N, K)`
+    BackwardWeight,
+}
+
+/// A row-major matrix in a GPU's memory; its shape is told by the product it is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Matrix {
+    /// Its first element.
+    pub(crate) address: u64,
+    /// What its elements are.
+    pub(crate) dtype: DType,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+}
+
+impl From<View<'_>> for Matrix {
+    fn from(view: View<'_>) -> Matrix {
+        Matrix { address: view.address(), dtype: view.dtype(), stride: view.cols() }
+    }
+}
+
+impl From<&ViewMut<'_>> for Matrix {
+    fn from(view: &ViewMut<'_>) -> Matrix {
+        Matrix::from(view.view())
+    }
+}
+
+/// `out = alpha left * right`, in one of the layouts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    /// Which product it is.
+    pub(crate) layout: Layout,
+    /// Rows of x, y and their gradients.
+    pub(crate) n: usize,
+    /// Outputs of the layer, rows of W.
+    pub(crate) m: usize,
+    /// Inputs of the layer, columns of W.
+    pub(crate) k: usize,
+    /// x, dy or dy. bf16.
+    pub(crate) left: Matrix,
+    /// W, W or x. bf16.
+    pub(crate) right: Matrix,
+    /// y, dx or dW. bf16 or f32; it shares no bytes with the others.
+    pub(crate) out: Matrix,
+    /// Scale of the product.
+    pub(crate) alpha: f32,
+    /// True to add to the result's old value, false to overwrite it.
+    pub(crate) add: bool,
+    /// [`WORKSPACE_BYTES`] of the GPU's memory, multiples of 256 from its start; free again once the product has run.
+    pub(crate) workspace: u64,
+}
+
+/// Who computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// NVIDIA's library.
+    CublasLt,
+    /// The kernels of [`crate::ops::matmul`].
+    Own,
+}
+
+/// What a context keeps for its products. Its owner calls [`Gemm::release`] while the context still lives.
+pub struct Gemm {
+    blas: Option<Blas>,
+    /// Why there is no `blas`.
+    reason: String,
+}
+
+impl Gemm {
+    /// Looks for cuBLASLt and for a tuning table. The context is current.
+    pub(crate) fn new(properties: &Properties) -> Result<Gemm> {
+        let around = Surroundings::here();
+        let choice = (around.variable)("PROSPECT_GEMM");
+        let choice = choice.map(|text| text.to_string_lossy().into_owned());
+        let wanted = match choice.as_deref() {
+            Some("own") => {
+                return Ok(Gemm { blas: None, reason: "PROSPECT_GEMM is own".to_owned() });
+            }
+            Some("cublaslt") => true,
+            None => false,
+            Some(other) => {
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is '{other}'"),
+                    hint: "write own or cublaslt, or unset it",
+                });
+            }
+        };
+        let found = Blas::find(properties.driver.0, &around).map_err(|missing| missing.to_string());
+        let started = found.and_then(|found| {
+            // A library the driver is too old for: the own kernels still run.
+            Blas::new(found, WORKSPACE_BYTES).map_err(|failure| {
+                format!("{} answered {} ({})", failure.call, failure.status, failure.name())
+            })
+        });
+        let mut blas = match started {
+            Ok(blas) => blas,
+            Err(reason) if wanted => {
+                return Err(Error::Argument {
+                    op: "matmul",
+                    what: format!("PROSPECT_GEMM is cublaslt, but {reason}"),
+                    hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
+                });
+            }
+            Err(reason) => return Ok(Gemm { blas: None, reason }),
+        };
+        if let Some(folder) = libraries::cache(&around) {
+            let machine = table::Machine::new(properties, blas.version());
+            if let Some(table) = Table::find(&folder, &machine)? {
+                blas.set_table(table);
+            }
+        }
+        Ok(Gemm { blas: Some(blas), reason: String::new() })
+    }
+
+    /// Who computes products that both can.
+    pub fn backend(&self) -> Backend {
+        if self.blas.is_some() { Backend::CublasLt } else { Backend::Own }
+    }
+
+    /// Who computes, from where and by which choices: what decides the bytes of products, in words.
+    pub fn describe(&self) -> String {
+        let Some(blas) = &self.blas else {
+            return format!("Prospect's own kernels ({})", self.reason);
+        };
+        let (major, minor, patch) = blas.version();
+        let place = blas.path().display();
+        match blas.table() {
+            Some(table) => format!(
+                "cuBLASLt {major}.{minor}.{patch} from {place}, {} products tuned by {}",
+                table.len(),
+                table.path().display()
+            ),
+            None => format!("cuBLASLt {major}.{minor}.{patch} from {place}"),
+        }
+    }
+
+    /// The products computed by cuBLASLt so far, to be tuned.
+    pub fn keys(&self) -> Vec<Key> {
+        self.blas.as_ref().map_or_else(Vec::new, Blas::keys)
+    }
+
+    /// Destroys the library's handle. The context is current, and nothing that was queued still runs.
+    pub(crate) fn release(&mut self) {
+        self.blas = None;
+    }
+}
+
+/// The workspace a product needs on this device, from the step's stack; none where the CPU computes.
+pub(crate) fn workspace(device: &Device) -> Result<Option<Tensor>> {
+    if device.arithmetic() != Kind::Cuda {
+        return Ok(None);
+    }
+    device.scratch((WORKSPACE_BYTES, 1), DType::U8, Category::Workspace).map(Some)
+}
+
+/// Queues a product on the compute stream.
+pub(crate) fn multiply(cuda: &Cuda, product: &Product) -> Result<()> {
+    multiply_on(cuda, cuda.gemm().backend(), product)
+}
+
+/// The same by a backend of the caller's choice.
+pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> Result<()> {
+    let &Product { layout, n, m, k, left, right, out, .. } = product;
+    assert_eq!((left.dtype, right.dtype), (DType::BF16, DType::BF16), "operands are bf16");
+    assert!(matches!(out.dtype, DType::BF16 | DType::F32), "results are bf16 or f32");
+    let (rows, columns, inner) = match layout {
+        Layout::Forward => (n, m, k),
+        Layout::BackwardInput => (n, k, m),
+        Layout::BackwardWeight => (m, k, n),
+    };
+    if rows == 0 || columns == 0 || (inner == 0 && product.add) {
+        return Ok(());
+    }
+    if backend == Backend::CublasLt && inner > 0 {
+        let Some(blas) = &cuda.gemm().blas else {
+            unreachable!("the backend is what was loaded");
+        };
+        cuda.make_current()?;
+        if blas.multiply(product, cuda.stream().cast()).map_err(fault)? {
+            return Ok(());
+        }
+    }
+    ops::matmul::cuda::launch(cuda, product)
+}
+
+/// A refusal of the library as an error that a person can act on.
+fn fault(failure: Failure) -> Error {
+    let hint = match failure.status {
+        1 | 3 => {
+            "other programs hold the GPU's memory (see `nvidia-smi`); close them, or lower memory_limit"
+        }
+        8 => {
+            "this cuBLASLt does not know this GPU: install a newer nvidia-cublas, or set PROSPECT_GEMM=own"
+        }
+        _ => "set PROSPECT_GEMM=own to compute with Prospect's own kernels",
+    };
+    Error::Cuda {
+        call: failure.call,
+        code: failure.status as u32,
+        name: failure.name().to_owned(),
+        hint,
+    }
+}

@@ -1,0 +1,17 @@
+//! The CUDA device: NVIDIA's driver, loaded at run time, and nothing else required.
+//!
+//! [`Cuda::open`] finds the driver, a GPU and its context; ops launch kernels of committed PTX on one compute
+//! stream through [`Cuda::launch`]. Everything is ordered by that stream, so a tensor may be dropped while kernels
+//! that use it wait. An error that a GPU reports late is kept and returned by the next call that can fail.
+
+mod blas;
+mod context;
+pub mod gemm;
+pub mod host;
+mod launch;
+mod libraries;
+#[cfg(test)]
+mod tests;
+
+pub use context::{Cuda, Properties};
+pub(crate) use launch::{Arg, Module};

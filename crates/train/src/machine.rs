@@ -1,0 +1,119 @@
+//! What a run computes on, and how much memory it may take there.
+
+use std::sync::Arc;
+
+use engine::cuda::Cuda;
+use engine::device::{Device, Kind};
+
+use crate::error::{Error, Result};
+use crate::fit::bytes;
+use crate::recipe::Recipe;
+use crate::recipe::training::{Attention, Device as DeviceChoice};
+
+/// Of a GPU's free memory this much is left for the kernels that the driver compiles as they are needed.
+const MARGIN: u64 = 192 << 20;
+
+/// The most that CUDA's context and cuBLASLt are taken to hold outside the arena, where other programs on the GPU
+/// keep it from being measured.
+const LARGEST_CONTEXT: u64 = 3 << 29;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Machine {
+    /// [`Kind::Cpu`] or [`Kind::Cuda`].
+    pub arithmetic: Kind,
+    /// The most bytes the arena may take; none where the host does not say.
+    pub limit: Option<u64>,
+    /// What was taken and why, in a sentence.
+    pub description: String,
+    gpu: Option<Arc<Cuda>>,
+}
+
+impl Machine {
+    /// What the recipe asks for, or with `device = "auto"` a GPU if one can be used.
+    pub fn choose(recipe: &Recipe) -> Result<Machine> {
+        let machine = match recipe.train.device {
+            DeviceChoice::Cpu => Machine::cpu(recipe, "device = \"cpu\""),
+            DeviceChoice::Cuda => Machine::gpu(recipe, Cuda::open(0)?)?,
+            DeviceChoice::Auto => match Cuda::open(0) {
+                Ok(cuda) => Machine::gpu(recipe, cuda)?,
+                Err(engine::error::Error::NoGpu { reason, .. }) => Machine::cpu(recipe, &reason),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if machine.arithmetic == Kind::Cpu && recipe.train.attention == Attention::Standard {
+            return Err(Error::input(
+                "train.attention = \"standard\" has no kernel on the CPU",
+                "write \"flash\" or leave it out: it computes the same in less memory",
+            ));
+        }
+        Ok(machine)
+    }
+
+    /// A GPU that need not be here, with an arena of at most `limit` bytes.
+    pub fn described(limit: u64, description: String) -> Machine {
+        Machine { arithmetic: Kind::Cuda, limit: Some(limit), description, gpu: None }
+    }
+
+    fn cpu(recipe: &Recipe, why: &str) -> Machine {
+        Machine {
+            arithmetic: Kind::Cpu,
+            limit: recipe.train.memory_limit.map(|limit| limit.0).or_else(host_limit),
+            description: format!("device: CPU, because {why}"),
+            gpu: None,
+        }
+    }
+
+    fn gpu(recipe: &Recipe, cuda: Cuda) -> Result<Machine> {
+        let (free, total) = cuda.memory()?;
+        let context = (total - free).min(LARGEST_CONTEXT);
+        let mut limit = free.saturating_sub(MARGIN);
+        if let Some(written) = recipe.train.memory_limit {
+            limit = limit.min(written.0.saturating_sub(context + MARGIN));
+        }
+        let properties = cuda.properties();
+        let description = format!(
+            "device: {} (compute capability {}.{}, driver for CUDA {}.{}, {} free of {}); products: {}",
+            properties.name,
+            properties.capability.0,
+            properties.capability.1,
+            properties.driver.0,
+            properties.driver.1,
+            bytes(free),
+            bytes(total),
+            cuda.gemm().describe()
+        );
+        let gpu = Some(Arc::new(cuda));
+        Ok(Machine { arithmetic: Kind::Cuda, limit: Some(limit), description, gpu })
+    }
+
+    /// A device with an arena of `bytes` bytes. On a machine that was only described there is none.
+    pub fn device(&self, bytes: usize) -> Result<Device> {
+        match (&self.gpu, self.arithmetic) {
+            (Some(cuda), _) => Ok(Device::on_gpu(cuda.clone(), bytes)?),
+            (None, Kind::Cpu) => Ok(Device::cpu(bytes)?),
+            (None, _) => Err(Error::machine(
+                "the GPU was only described, it is not here",
+                "train on the machine that has it",
+            )),
+        }
+    }
+
+    /// The same machine with another limit.
+    pub fn with_limit(&self, limit: u64) -> Machine {
+        Machine { limit: Some(limit), ..self.clone() }
+    }
+
+    /// A device that plans for this machine.
+    pub fn plan(&self) -> Device {
+        Device::plan_for(self.arithmetic)
+    }
+}
+
+/// Nine tenths of what the host has available.
+fn host_limit() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024 / 10 * 9)
+}
