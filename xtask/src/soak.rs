@@ -34,7 +34,9 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let _ = std::fs::remove_dir_all(&out); // of the soak before
     let mut program = Command::new(root.join("target/release/prospect"));
     program.current_dir(root).args(["train", "recipes/quickstart.toml"]);
-    for set in ["train.max_steps=1000000", "train.save_every=20", "train.eval_every=0"] {
+    // More steps than fit into the time; each is planned before the first.
+    let steps = 3000 * minutes;
+    for set in ["train.save_every=20", "train.eval_every=0", &format!("train.max_steps={steps}")] {
         program.args(["--set", set]);
     }
     program.arg("--set").arg(format!("output={}", out.display()));

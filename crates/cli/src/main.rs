@@ -8,9 +8,11 @@
 //! eval       metrics of held-out data             merge      an adapter into its model
 //! self_test  each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
+//! threads    how many the work is given to        curve      a metric over a run of any length
 //! ```
 
 mod args;
+mod curve;
 mod data;
 mod ending;
 mod eval;

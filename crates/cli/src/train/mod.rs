@@ -9,7 +9,6 @@ mod conclusion;
 mod live;
 mod shown;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ::train::error::Result;
@@ -20,7 +19,7 @@ use ::train::run::{self, Ending};
 
 use crate::args;
 use crate::ending::Done;
-use crate::report;
+use crate::report::Report;
 use crate::signals::Signals;
 use crate::terminal;
 use crate::threads;
@@ -33,11 +32,12 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     let recipe = folder::settle(recipe, arguments.resume);
     threads::start(&recipe.train)?;
     let mut shown = Shown::new(&recipe, Arc::clone(&signals.stop));
-    let mut reporter = Reporter::new(&recipe.output);
+    let mut reporter = Reporter::default();
+    let mut report = Report::default();
     let ending = run::run(recipe.clone(), arguments.resume, &signals.stop, &mut |event| {
         let now = reporter.is_due(&event);
         shown.tell(event);
-        if now && let Err(error) = report::write(reporter.folder) {
+        if now && let Err(error) = report.write(&recipe.output) {
             shown.tell(Event::Warning(error.to_string()));
         }
     })?;
@@ -58,17 +58,13 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
 }
 
 /// When the report is written: with every checkpoint and evaluation, and at the end.
-struct Reporter<'a> {
-    folder: &'a Path,
+#[derive(Default)]
+struct Reporter {
     /// An evaluation is not in metrics.jsonl yet when it is told of.
     evaluated: bool,
 }
 
-impl Reporter<'_> {
-    fn new(folder: &Path) -> Reporter<'_> {
-        Reporter { folder, evaluated: false }
-    }
-
+impl Reporter {
     /// Whether it is time.
     fn is_due(&mut self, event: &Event<'_>) -> bool {
         match event {

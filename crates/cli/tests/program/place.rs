@@ -152,6 +152,7 @@ impl Place {
         command.args(["-c", &limited, env!("CARGO_BIN_EXE_prospect")]);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         command.env("NO_COLOR", "1").env("COLUMNS", "80").stdin(Stdio::null());
+        command.env("CUDA_VISIBLE_DEVICES", ""); // its address space would be more than all of the limit
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         // Into files, so that a program that says much does not wait for its reader.
         let outside = TempDir::new().unwrap();

@@ -30,11 +30,11 @@ const FUEL: u64 = 20_000_000;
 /// Calls inside calls a template may make; each takes some kilobytes of a thread's stack.
 const DEPTH: usize = 100;
 
-/// The longest source: ten times the longest that is known.
-const LONGEST: usize = 256 << 10;
+/// The longest source: several times the longest that is known.
+const LONGEST: usize = 128 << 10;
 
 /// The stack to compile on: as deep as an expression of [`LONGEST`] bytes can be.
-const STACK: usize = 512 << 20;
+const STACK: usize = 256 << 20;
 
 /// What to do about a template that takes all memory or time.
 const ENDLESS: &str = "look at its loops, or take the model's own template";
