@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{self, Contents};
 use crate::checksum;
 use crate::disk::{self, Needs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Summary};
 use crate::finite;
 use crate::fit::{self, Fit};
