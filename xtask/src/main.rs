@@ -4,9 +4,11 @@
 
 mod bench;
 mod docs;
+mod faults;
 mod kernels;
 mod quickstart;
 mod random_model;
+mod soak;
 mod tidy;
 
 use std::ffi::OsString;
@@ -21,6 +23,9 @@ usage: cargo xtask TASK
   kernels [--nvrtc FOLDER]
           compile the kernels to PTX with NVRTC 12.2, from FOLDER or from PyPI
   bench   measure Prospect and TRL side by side on this machine's cores
+  faults  inject every fault and give every hostile input, and print the counts
+  soak [--minutes N]
+          a long run of the quickstart's model: do memory, open files or the time of a step grow?
   quickstart [--pretrain]
           make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too
   random-model --shape SHAPE OUT
@@ -36,6 +41,8 @@ fn main() -> ExitCode {
         ["kernels", ..] => kernels::run(&root, &arguments[1..]),
         ["random-model", ..] => random_model::run(&arguments[1..]),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
+        ["faults"] => faults::run(&root),
+        ["soak", ..] => soak::run(&root, &arguments[1..]),
         ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
         _ => Err(USAGE.to_owned()),
     };

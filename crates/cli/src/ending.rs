@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use ::train::error::{Fault, Result};
 
 use crate::terminal;
+use crate::words::plain;
 
 /// A command that came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(crate) fn run(command: impl FnOnce() -> Result<Done>) -> ExitCode {
         Ok(Ok(Done::Stopped { signal })) => ExitCode::from(128 + signal),
         Ok(Ok(Done::Answered(code))) => ExitCode::from(code),
         Ok(Err(error)) => {
-            tell(&error.to_string());
+            tell(&plain(&error.to_string()));
             ExitCode::from(match error.fault {
                 Fault::Input => 2,
                 Fault::Machine => 1,

@@ -3,8 +3,8 @@
 use ::data::template::Moment;
 use ::train::error::Result;
 use ::train::fit;
-use ::train::machine::Machine;
 use ::train::inputs::Inputs;
+use ::train::machine::Machine;
 use ::train::recipe::Recipe;
 use ::train::recipe::adapter::Adapter;
 use serde_json::{Map, json};
@@ -12,13 +12,13 @@ use serde_json::{Map, json};
 use crate::args;
 use crate::ending::Done;
 use crate::terminal::{json as to_json, print, say};
-use crate::train::use_threads;
+use crate::threads;
 use crate::words::number;
 
 /// Measures.
 pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
     let mut recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
-    use_threads(&recipe.train)?;
+    threads::start(&recipe.train)?;
     recipe.generate = None;
     if recipe.data.eval.is_empty() {
         say(

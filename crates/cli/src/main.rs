@@ -8,9 +8,11 @@
 //! eval       metrics of held-out data             merge      an adapter into its model
 //! self_test  each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
+//! threads    how many the work is given to        curve      a metric over a run of any length
 //! ```
 
 mod args;
+mod curve;
 mod data;
 mod ending;
 mod eval;
@@ -21,19 +23,33 @@ mod report;
 mod self_test;
 mod signals;
 mod terminal;
+mod threads;
 mod train;
 mod words;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use engine::memory::budget::{self, Budgeted};
 
 use crate::args::{Arguments, Command};
 use crate::ending::Done;
 
+/// Bounds the memory of templates and tokenizers, which are programs of strangers.
+#[global_allocator]
+static ALLOCATOR: Budgeted = Budgeted;
+
 fn main() -> ExitCode {
+    ::data::confined::by(budget::within);
     let arguments = Arguments::parse();
-    ending::run(|| match &arguments.command {
+    ending::run(|| {
+        threads::check_environment()?;
+        command(&arguments)
+    })
+}
+
+fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
+    match &arguments.command {
         Command::Train(arguments) => train::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Data(arguments) => data::run(arguments),
@@ -44,5 +60,5 @@ fn main() -> ExitCode {
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))
         }
-    })
+    }
 }

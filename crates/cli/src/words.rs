@@ -1,5 +1,30 @@
 //! Numbers as people read them.
 
+/// The longest line that is shown; what strangers wrote may have no end.
+const LINE: usize = 400;
+
+/// Text that may hold what strangers wrote: nothing in it moves a terminal's cursor, and no line is without end.
+pub(crate) fn plain(text: &str) -> String {
+    let line = |line: &str| {
+        let count = line.chars().count();
+        let mut shown = String::new();
+        for character in line.chars().take(if count > LINE { LINE * 3 / 4 } else { count }) {
+            // Marks that turn the direction of writing hide what a line says.
+            let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            match character {
+                '\t' => shown.push('\t'),
+                other if other.is_control() || turns => shown.extend(other.escape_unicode()),
+                other => shown.push(other),
+            }
+        }
+        if count > LINE {
+            shown += &format!(" ... ({count} characters)");
+        }
+        shown
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// `1234567` as `1,234,567`.
 pub(crate) fn count(number: usize) -> String {
     let digits = number.to_string();

@@ -12,6 +12,14 @@ use crate::error::{Error, Result};
 
 /// The whole file as bytes.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = fs::metadata(path).map_err(|error| reading(path, &error))?.file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(Error::input(
+            format!("cannot read '{}': it is a device", path.display()),
+            "name a file: a device may have no end",
+        ));
+    }
     fs::read(path).map_err(|error| reading(path, &error))
 }
 
@@ -58,14 +66,29 @@ pub fn write_atomically(
         let file = writer.into_inner().map_err(|error| error.into_error())?;
         file.sync_all()?;
         fs::rename(&temporary.0, path)?;
-        // The rename itself must survive a power failure. Some file systems cannot flush a
-        // folder; there the rename is as durable as they make it.
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        // The rename itself must survive a power failure.
+        sync_folder(folder)
     })();
-    written.map_err(|error| writing(path, &error))
+    written.map_err(|error| cannot_write(path, &error))
+}
+
+/// Flushes a folder: what was renamed into it stays there when the power fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) => synced(folder.sync_all()),
+        Err(_) => Ok(()), // written into, but not to be listed: nothing to flush it by
+    }
+}
+
+/// What a flush came to. Some file systems have none for a file or folder; there a rename is as durable as
+/// they make it.
+pub fn synced(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Writes `value` as indented JSON with a newline at its end, atomically.
@@ -106,20 +129,25 @@ fn reading(path: &Path, error: &io::Error) -> Error {
     }
 }
 
-fn writing(path: &Path, error: &io::Error) -> Error {
+/// Why a file could not be written, and what to do.
+pub fn cannot_write(path: &Path, error: &io::Error) -> Error {
     let path = path.display();
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             Error::machine(
                 format!("cannot write '{path}': no space is left on the disk"),
-                "free some space or choose another output folder; what was there is untouched",
+                "free some space and go on with --resume, or choose another output folder; what was there is untouched",
             )
         }
         ErrorKind::NotFound => Error::input(
             format!("cannot write '{path}': its folder does not exist"),
             "create the folder first or choose another one",
         ),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::input(
+        ErrorKind::ReadOnlyFilesystem => Error::machine(
+            format!("cannot write '{path}': the disk became read-only"),
+            "a failing disk is mounted so: look at it with dmesg; what was there is untouched",
+        ),
+        ErrorKind::PermissionDenied => Error::input(
             format!("cannot write '{path}': permission denied"),
             "choose a folder your user may write to",
         ),

@@ -7,6 +7,7 @@
 //! tensor and no device.
 
 pub mod batch;
+pub mod confined;
 pub mod dataset;
 pub mod error;
 pub mod files;

@@ -140,25 +140,70 @@ impl Report {
         (!fits).then_some(ranges)
     }
 
-    /// What a user should know, one sentence each.
+    /// Records that are not trained on as they are, of all that were read, if they are more than one in twenty.
+    pub fn many_lost(&self) -> Option<(usize, usize)> {
+        let cut = self.cut_completions.count;
+        let lost = self.records.saturating_sub(self.examples) + cut;
+        (20 * lost > self.records).then_some((lost, self.records))
+    }
+
+    /// What happened to records, a sentence each.
+    pub fn lost(&self) -> Vec<String> {
+        let sentence = |text: &String| text.split('\n').next().unwrap_or_default().to_owned();
+        self.noted().iter().map(sentence).collect()
+    }
+
+    /// What a user should know, each with what to do.
     pub fn warnings(&self) -> Vec<String> {
+        let many = self.many_lost().map(|(lost, all)| {
+            format!(
+                "{lost} of {all} records are dropped or cut, {:.1} %\n  hint: more than 5 % is rarely meant: the next lines say why",
+                100.0 * lost as f64 / all as f64
+            )
+        });
+        many.into_iter().chain(self.noted()).collect()
+    }
+
+    fn noted(&self) -> Vec<String> {
+        let longer = "raise data.max_length, or shorten them; `prospect data` shows all lengths";
         let noted = [
-            (&self.empty_completions, "dropped: the completion is empty"),
-            (&self.prompts_too_long, "dropped: the prompt alone fills max_length"),
-            (&self.nothing_scored, "dropped: no token of the completion can be scored"),
-            (&self.halves, "dropped: the other half of the pair was dropped"),
-            (&self.cut_completions, "cut at max_length; their ends, eos included, are not trained"),
+            (
+                &self.empty_completions,
+                "dropped: the completion is empty",
+                "an answer without text teaches nothing: mend or remove it",
+            ),
+            (&self.prompts_too_long, "dropped: the prompt alone fills max_length", longer),
+            (
+                &self.nothing_scored,
+                "dropped: no token of the completion can be scored",
+                "look at it in `prospect data`: the chat template renders nothing of the completion",
+            ),
+            (
+                &self.halves,
+                "dropped: the other half of the pair was dropped",
+                "a pair needs both of its answers: mend the other half",
+            ),
+            (
+                &self.cut_completions,
+                "cut at max_length; their ends, eos included, are not trained",
+                longer,
+            ),
             (
                 &self.moved_prompt_tokens,
                 "tokenize the end of the prompt differently when the completion follows; that \
                  end is trained as part of the completion",
+                "let the prompt end where a token ends: a space belongs to the completion as a rule",
             ),
         ];
         let mut warnings = Vec::new();
-        for (noted, what) in noted {
+        for (noted, what, hint) in noted {
             if noted.count > 0 {
                 let records = if noted.count == 1 { "record" } else { "records" };
-                warnings.push(format!("{} {records} {what} ({})", noted.count, noted.places()));
+                warnings.push(format!(
+                    "{} {records} {what} ({})\n  hint: {hint}",
+                    noted.count,
+                    noted.places()
+                ));
             }
         }
         warnings

@@ -120,7 +120,7 @@ pub(crate) fn tokenize(
             format!(
                 "no example is left of {} records: {}",
                 report.records,
-                report.warnings().join("; ")
+                report.lost().join("; ")
             ),
             "raise max_length, or check that prompts and completions are in the right fields",
         ));

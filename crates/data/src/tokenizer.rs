@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::confined::confined;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -19,6 +20,9 @@ const DEFAULT_TEMPLATE: &str = "default";
 
 /// The name of a template of its own for conversations with tools.
 const TOOL_TEMPLATE: &str = "tool_use";
+
+/// What to do about a tokenizer that takes all memory.
+const BROKEN: &str = "download the model's tokenizer.json again; a sound one never does this";
 
 /// Text to token ids and back, with the folder's special tokens and chat templates.
 #[derive(Clone)]
@@ -48,7 +52,9 @@ impl Tokenizer {
                 "download the file again; it may be cut short or be a Git LFS pointer",
             )
         };
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(unusable)?;
+        let what = format!("'{}'", path.display());
+        let read = || guarded(|| tokenizers::Tokenizer::from_bytes(&bytes));
+        let mut inner = confined(bytes.len(), &what, BROKEN, read).map_err(unusable)?;
         // Cutting and padding belong to the trainer; the file may carry settings of some call.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
@@ -89,7 +95,9 @@ impl Tokenizer {
     /// The token ids of `text`; `add_special_tokens` lets the post-processor add what it adds
     /// (often a bos token).
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens)).map_err(|error| {
+        let what = format!("the tokenizer of '{}'", self.folder.display());
+        let encode = || guarded(|| self.inner.encode_fast(text, add_special_tokens));
+        let encoding = confined(text.len(), &what, BROKEN, encode).map_err(|error| {
             Error::input(
                 format!("the tokenizer of '{}' cannot encode a text: {error}", self.folder.display()),
                 "a tokenizer without an unknown token cannot encode every text; check the tokenizer",

@@ -99,7 +99,7 @@ fn the_report_names_what_was_dropped_cut_and_moved() {
     assert_eq!(report.moved_prompt_tokens.first, places(&[2, 3]));
     assert_eq!(report.distinct_prompts, 4);
     assert_eq!((report.tokens.max, report.prompt_tokens.min), (16, 1));
-    assert_eq!(report.warnings().len(), 3);
+    assert_eq!((report.many_lost(), report.lost().len()), (Some((2, 6)), 3));
 }
 
 #[test]

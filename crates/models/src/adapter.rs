@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::export::{self, Entry};
 use crate::lora::{Adapter, LoraConfig, Targets};
 
-const WEIGHTS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
+/// The file of an adapter's matrices.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// The file that says what they are.
+pub const CONFIG: &str = "adapter_config.json";
 
 /// Keys of `adapter_config.json` that change what is computed, with the values Prospect computes.
 const PLAIN: [(&str, &[&str]); 20] = [
@@ -164,7 +166,16 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
 
 /// Writes an adapter that PEFT loads. `base` is what the adapter was trained on.
 pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
-    let lora = adapter.config.clone();
+    let config = config_json(&adapter.config, base);
+    let entries: Vec<Entry> =
+        adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
+    export::write_safetensors(&folder.join(WEIGHTS), &entries)?;
+    files::write_json(&folder.join(CONFIG), &config)?;
+    Ok(())
+}
+
+/// What stands in `adapter_config.json` of an adapter that was trained on `base`.
+pub fn config_json(lora: &LoraConfig, base: &str) -> Value {
     let modules = match &lora.target_modules {
         Targets::AllLinear => {
             let last = |linear: &crate::weights::Linear| {
@@ -174,10 +185,7 @@ pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
         }
         Targets::Suffixes(names) => names.clone(),
     };
-    let entries: Vec<Entry> =
-        adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
-    export::write_safetensors(&folder.join(WEIGHTS), &entries)?;
-    let config = json!({
+    json!({
         "alpha_pattern": {},
         "auto_mapping": null,
         "base_model_name_or_path": base,
@@ -198,9 +206,7 @@ pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": lora.use_rslora,
-    });
-    files::write_json(&folder.join(CONFIG), &config)?;
-    Ok(())
+    })
 }
 
 /// PEFT writes `lora_alpha` as a whole number.

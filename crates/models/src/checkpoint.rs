@@ -71,6 +71,12 @@ impl Checkpoint {
         let mut checkpoint =
             Checkpoint { folder: folder.to_path_buf(), files: Vec::new(), places: BTreeMap::new() };
         for path in paths {
+            if path.is_dir() {
+                return Err(Error::input(
+                    format!("cannot read '{}': it is a folder", path.display()),
+                    "the weights are a file; download it again",
+                ));
+            }
             let map = Mapped::open(&path).map_err(|error| {
                 Error::input(
                     format!("cannot read '{}': {error}", path.display()),

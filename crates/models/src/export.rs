@@ -60,7 +60,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn len(&self) -> usize {
+    /// Bytes of its elements.
+    pub fn bytes_len(&self) -> usize {
         let element = match self.dtype {
             "F32" => 4,
             "U8" => 1,
@@ -74,14 +75,20 @@ fn shape_of(tensor: &Tensor) -> Vec<usize> {
     if tensor.cols() == 1 { vec![tensor.rows()] } else { vec![tensor.rows(), tensor.cols()] }
 }
 
-/// Writes `entries` as one safetensors file, atomically, with the metadata that transformers and PEFT expect.
+/// Writes `entries` as one safetensors file, atomically.
 pub fn write_safetensors(path: &Path, entries: &[Entry<'_>]) -> Result<()> {
+    files::write_atomically(path, |writer| write_to(writer, entries))?;
+    Ok(())
+}
+
+/// Writes `entries` in the safetensors format, with the metadata that transformers and PEFT expect.
+pub fn write_to(writer: &mut dyn Write, entries: &[Entry<'_>]) -> io::Result<()> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
     for entry in entries {
         let start = end;
-        end += entry.len();
+        end += entry.bytes_len();
         let place =
             json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, end]});
         header.insert(entry.name.clone(), place);
@@ -89,14 +96,11 @@ pub fn write_safetensors(path: &Path, entries: &[Entry<'_>]) -> Result<()> {
     let mut text = Value::Object(header).to_string();
     // The data starts at a multiple of eight bytes; the format allows spaces after the header.
     text.push_str(&" ".repeat(text.len().next_multiple_of(8) - text.len()));
-    files::write_atomically(path, |writer: &mut dyn Write| {
-        writer.write_all(&(text.len() as u64).to_le_bytes())?;
-        writer.write_all(text.as_bytes())?;
-        for entry in entries {
-            writer.write_all(&(entry.bytes)()?)?;
-        }
-        Ok(())
-    })?;
+    writer.write_all(&(text.len() as u64).to_le_bytes())?;
+    writer.write_all(text.as_bytes())?;
+    for entry in entries {
+        writer.write_all(&(entry.bytes)()?)?;
+    }
     Ok(())
 }
 
@@ -108,11 +112,11 @@ pub fn write_model(folder: &Path, entries: &[Entry<'_>], max_shard_bytes: usize)
     let mut ends = Vec::new();
     let mut bytes = 0;
     for (i, entry) in entries.iter().enumerate() {
-        if bytes > 0 && bytes + entry.len() > max_shard_bytes {
+        if bytes > 0 && bytes + entry.bytes_len() > max_shard_bytes {
             ends.push(i);
             bytes = 0;
         }
-        bytes += entry.len();
+        bytes += entry.bytes_len();
     }
     ends.push(entries.len());
     if ends.len() == 1 {
@@ -127,7 +131,7 @@ pub fn write_model(folder: &Path, entries: &[Entry<'_>], max_shard_bytes: usize)
         weight_map.extend(entries.iter().map(|entry| (entry.name.clone(), json!(name))));
         start = *end;
     }
-    let total_size: usize = entries.iter().map(Entry::len).sum();
+    let total_size: usize = entries.iter().map(Entry::bytes_len).sum();
     let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});
     files::write_json(&folder.join("model.safetensors.index.json"), &index)?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use data::Report;
+use data::dataset::Rendered;
 use serde::{Deserialize, Serialize};
 
 use crate::fit::Fit;
@@ -23,6 +24,8 @@ pub enum Event<'a> {
         /// The same of the held-out data.
         eval: Option<&'a Report>,
     },
+    /// An example as the model will see it.
+    Example(&'a Rendered),
     /// The run is known to fit.
     Planned(&'a Fit),
     /// Training begins, or goes on.

@@ -142,7 +142,8 @@ pub fn search(inputs: &Inputs, machine: &Machine) -> Result<Found> {
             let (mut low, mut high) = (0, layers);
             while high - low > 1 {
                 let middle = (low + high) / 2;
-                let simulation = simulate(inputs, machine, Policy { token_budget, kept_layers: middle })?;
+                let simulation =
+                    simulate(inputs, machine, Policy { token_budget, kept_layers: middle })?;
                 if fits(&simulation) {
                     (low, least) = (middle, simulation);
                 } else {

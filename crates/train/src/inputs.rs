@@ -11,7 +11,7 @@ use models::lora::{LoraConfig, Targets};
 use models::weights::{Quantization, Storage};
 
 use crate::error::{Error, Result};
-use crate::judge::Prompts;
+use crate::judge::{Prompts, beyond_vocabulary};
 use crate::recipe::adapter::TargetModules;
 use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
@@ -40,6 +40,9 @@ pub struct Inputs {
     /// Prompts to answer before and after.
     pub prompts: Option<Prompts>,
 }
+
+/// The most steps of a run.
+const MOST_STEPS: usize = 10_000_000;
 
 impl Inputs {
     /// Reads all of it. `now` is the moment a chat template may write into prompts: a resumed run gives the moment
@@ -74,7 +77,19 @@ impl Inputs {
             None => None,
             Some(generate) => Some(Prompts::load(generate, &tokenizer, now)?),
         };
-        Ok(Inputs {
+        for example in
+            eval.iter().map(|(eval, _)| eval).chain([&dataset]).flat_map(Dataset::examples)
+        {
+            let mut ids = example.prompt_ids.iter().chain(&example.completion_ids);
+            if ids.any(|id| *id as usize >= config.vocab_size) {
+                return Err(beyond_vocabulary(&example.source.to_string(), config.vocab_size));
+            }
+        }
+        if let Some(prompts) = &prompts {
+            prompts.check_tokens(config.vocab_size)?;
+            prompts.check(config.max_position_embeddings)?;
+        }
+        let inputs = Inputs {
             recipe,
             folder,
             config,
@@ -85,7 +100,19 @@ impl Inputs {
             report,
             eval,
             prompts,
-        })
+        };
+        if inputs.steps() > MOST_STEPS {
+            let train = &inputs.recipe.train;
+            let written = match (train.max_steps, train.epochs) {
+                (Some(steps), _) => format!("train.max_steps = {steps}"),
+                (None, epochs) => format!("train.epochs = {:e}", epochs.unwrap_or(1.0)),
+            };
+            return Err(Error::input(
+                format!("{written} makes a run of more than {MOST_STEPS} steps"),
+                "every step is planned before the first: split a longer run by adapter.init_from",
+            ));
+        }
+        Ok(inputs)
     }
 
     /// How examples become steps, under a token budget.

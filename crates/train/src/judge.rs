@@ -1,6 +1,6 @@
 //! Held-out prompts, answered before training and after, and judged by the recipe's rule.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data::template::{ChatTemplate, Conversation, Moment};
 use data::{Tokenizer, files};
@@ -12,6 +12,7 @@ use crate::recipe::generate::{Desirable, Generate};
 
 /// The prompts of `[generate]`.
 pub struct Prompts {
+    path: PathBuf,
     prompts: Vec<Prompt>,
     /// An answer ends here at the latest.
     pub max_new_tokens: usize,
@@ -22,6 +23,8 @@ pub struct Prompts {
 }
 
 struct Prompt {
+    /// The line it stands in, from 1.
+    line: usize,
     /// As a person reads it.
     text: String,
     ids: Vec<u32>,
@@ -31,10 +34,11 @@ impl Prompts {
     /// Reads and tokenizes them.
     pub fn load(generate: &Generate, tokenizer: &Tokenizer, now: Moment) -> Result<Prompts> {
         let path = &generate.prompts;
+        let mut template = None;
         let mut prompts = Vec::new();
         for (number, line) in files::read_to_string(path)?.lines().enumerate() {
             if !line.trim().is_empty() {
-                prompts.push(prompt(line, path, number + 1, tokenizer, now)?);
+                prompts.push(prompt(line, path, number + 1, tokenizer, now, &mut template)?);
             }
         }
         if prompts.is_empty() {
@@ -44,12 +48,48 @@ impl Prompts {
             ));
         }
         Ok(Prompts {
+            path: path.clone(),
             prompts,
             max_new_tokens: generate.max_new_tokens,
             temperature: generate.temperature,
             rule: generate.desirable.clone(),
             show: generate.show,
         })
+    }
+
+    /// An error if a prompt has a token that the model has no row for.
+    pub fn check_tokens(&self, vocab_size: usize) -> Result<()> {
+        let beyond = |prompt: &&Prompt| prompt.ids.iter().any(|id| *id as usize >= vocab_size);
+        match self.prompts.iter().find(beyond) {
+            None => Ok(()),
+            Some(Prompt { line, .. }) => {
+                Err(beyond_vocabulary(&format!("{}:{line}", self.path.display()), vocab_size))
+            }
+        }
+    }
+
+    /// An error if a prompt and its answer take more positions than the model was made for.
+    pub fn check(&self, positions: usize) -> Result<()> {
+        let Some(longest) = self.prompts.iter().max_by_key(|prompt| prompt.ids.len()) else {
+            return Ok(());
+        };
+        if self.longest() <= positions {
+            return Ok(());
+        }
+        let tokens = longest.ids.len();
+        let hint = match positions.checked_sub(tokens).filter(|left| *left > 0) {
+            Some(left) => format!("write [generate] max_new_tokens = {left} or less"),
+            None => "shorten the prompt".to_owned(),
+        };
+        Err(Error::input(
+            format!(
+                "{}:{}: a prompt of {tokens} tokens and an answer of {} are longer than the {positions} positions the model was made for",
+                self.path.display(),
+                longest.line,
+                self.max_new_tokens
+            ),
+            hint,
+        ))
     }
 
     /// Tokens of the longest prompt and answer together.
@@ -78,12 +118,21 @@ impl Prompts {
     }
 }
 
+/// A token that the tokenizer has and the model has not.
+pub(crate) fn beyond_vocabulary(source: &str, vocab_size: usize) -> Error {
+    Error::input(
+        format!("{source} has a token beyond the {vocab_size} of the model's vocabulary"),
+        "the tokenizer has more tokens than the model: take the tokenizer of this model",
+    )
+}
+
 fn prompt(
     line: &str,
     path: &Path,
     number: usize,
     tokenizer: &Tokenizer,
     now: Moment,
+    template: &mut Option<ChatTemplate>,
 ) -> Result<Prompt> {
     let wrong = |what: String| {
         Error::input(
@@ -109,7 +158,11 @@ fn prompt(
                 template_kwargs: &Map::new(),
                 add_generation_prompt: true,
             };
-            let rendered = ChatTemplate::of(tokenizer, now)?.render(&conversation)?;
+            let template = match template {
+                Some(template) => template,
+                None => template.insert(ChatTemplate::of(tokenizer, now)?),
+            };
+            let rendered = template.render(&conversation)?;
             let last =
                 messages.last().and_then(|message| message.get("content")).and_then(Value::as_str);
             (last.unwrap_or("").to_owned(), tokenizer.encode(&rendered, false)?)
@@ -119,5 +172,5 @@ fn prompt(
     if ids.is_empty() {
         return Err(wrong("the prompt has no token".to_owned()));
     }
-    Ok(Prompt { text, ids })
+    Ok(Prompt { line: number, text, ids })
 }

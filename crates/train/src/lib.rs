@@ -23,7 +23,12 @@ pub mod fit;
 pub mod machine;
 
 pub mod checkpoint;
+pub mod checksum;
+pub mod disk;
+pub mod finite;
 pub mod folder;
 pub mod run;
+pub mod watch;
+pub mod writer;
 
 pub mod event;

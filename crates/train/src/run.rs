@@ -1,27 +1,30 @@
-//! A run from its recipe to its files: read, plan, train, save, compare.
+//! A run from its recipe to its files: read, plan, look whether everything is there, train, save, compare.
+
+mod result;
+mod training;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use data::template::Moment;
-use data::{PackedStep, files};
-use engine::device::Device;
-use models::export::{self, Entry};
-use models::{adapter, merge};
-use serde_json::{Map, Value, json};
+use engine::device::Kind;
+use serde::{Deserialize, Serialize};
 
-use crate::checkpoint;
-use crate::error::{Error, Result};
-use crate::event::{Event, Metrics, StepReport, Summary};
+use crate::checkpoint::{self, Contents};
+use crate::checksum;
+use crate::disk::{self, Needs};
+use crate::error::Result;
+use crate::event::{Event, Summary};
+use crate::finite;
 use crate::fit::{self, Fit};
 use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
-use crate::machine::Machine;
+use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
-use crate::recipe::model::Dtype;
 use crate::recipe::training::Device as DeviceChoice;
 use crate::session::Session;
+use crate::watch;
+use training::{Progress, Run};
 
 /// How a run ended.
 pub enum Ending {
@@ -49,26 +52,35 @@ pub fn run(
         tell(Event::Note(machine.description.clone()));
     }
     let recipe = folder::settle(recipe, resume);
-    let folder = Folder::open(&recipe, resume)?;
-    let now = if resume { folder.read_start()?.template_moment } else { Moment::now() };
+    folder::check(&recipe, resume)?;
+    let then = match resume {
+        true => Some(folder::read_start(&recipe.output)?),
+        false => None,
+    };
+    let now = then.as_ref().map_or_else(Moment::now, |then| then.template_moment);
     let inputs = Inputs::load(recipe, now)?;
+    finite::check(&inputs.checkpoint)?;
+    // Only now anything is written: reading what strangers wrote may end the program (`data::confined`).
+    let folder = Folder::open(&inputs.recipe, resume)?;
     tell(Event::Data {
         train: &inputs.report,
         eval: inputs.eval.as_ref().map(|(_, report)| report),
     });
-    for warning in warnings(&inputs) {
-        tell(Event::Warning(warning));
-    }
+    tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
+    let mut warned = warnings(&inputs);
 
-    let fit = plan(&inputs, &machine, &folder, resume)?;
+    let fit = plan(&inputs, &machine, then.as_ref())?;
     let run_file = RunFile {
         prospect: env!("CARGO_PKG_VERSION").to_owned(),
+        recipe: checksum::of(inputs.recipe.to_toml().as_bytes()),
         policy: fit.simulation.policy,
         template_moment: now,
         fingerprints: folder::fingerprints(&inputs)?,
     };
-    if resume {
-        folder.check_unchanged(&inputs.recipe, &run_file)?;
+    if let Some(then) = &then {
+        for word in folder.check_unchanged(&inputs.recipe, then, &run_file)? {
+            tell(Event::Note(word));
+        }
         if let Some((summary, judgement)) = folder.finished() {
             tell(Event::Note(format!(
                 "the run in '{}' is finished: there is nothing to go on with",
@@ -80,30 +92,92 @@ pub fn run(
             tell(Event::Finished(&summary));
             return Ok(Ending::Finished(summary));
         }
-    } else {
-        folder.write_start(&inputs.recipe, &run_file)?;
     }
     tell(Event::Planned(&fit));
+    let copies = look_at_room(&inputs, &machine, &folder, &fit, tell)?;
 
     let device = machine.device(fit.simulation.peak_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
+    warned.extend(watch::rounding(&mut session.learner, inputs.recipe.optimizer.learning_rate)?);
+    for warning in &warned {
+        tell(Event::Warning(warning.clone()));
+    }
+    if !resume {
+        folder.write_start(&inputs.recipe, &run_file)?;
+        for warning in &warned {
+            folder.append_warning(0, warning)?;
+        }
+    }
     if let Some(prompts) = &inputs.prompts {
         let count = prompts.ids().len();
         tell(Event::Note(format!("answering {count} prompts as the model is before training")));
     }
-    let before = answers_before(&session, &folder, resume)?;
-    let progress = if resume { go_on(&mut session, &folder, tell)? } else { Progress::default() };
-    Run { inputs: &inputs, folder: &folder, fit: &fit, device: &device, tell, stop, progress }
-        .train(&mut session, before)
+    let before = answers_before(&session, &folder, resume, tell)?;
+    let progress = match resume {
+        true => go_on(&mut session, &folder, &warned, tell)?,
+        false => Progress::default(),
+    };
+    Run {
+        inputs: &inputs,
+        folder: &folder,
+        fit: &fit,
+        device: &device,
+        copies,
+        tell,
+        stop,
+        progress,
+    }
+    .train(&mut session, before)
+}
+
+/// Asks whether the disk has room for all that will be written. Gives whether memory has room for a copy of what a
+/// checkpoint holds, so that it can be written while training goes on.
+fn look_at_room(
+    inputs: &Inputs,
+    machine: &Machine,
+    folder: &Folder,
+    fit: &Fit,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<bool> {
+    let plan = machine.plan();
+    let mut session = Session::open(&plan, inputs, &fit.simulation.policy)?;
+    let steps = session.steps();
+    let contents = Contents::of(&mut session.learner, 0, 0, "");
+    let needs = Needs::of(inputs, &contents, steps, folder.path());
+    match disk::free(folder.path()) {
+        Some(free) => {
+            needs.check(free, folder.path())?;
+            tell(Event::Note(format!(
+                "disk: up to {} of {} free (checkpoints: {} of {})",
+                fit::bytes(needs.total()),
+                fit::bytes(free),
+                needs.checkpoints,
+                fit::bytes(needs.checkpoint)
+            )));
+        }
+        None => tell(Event::Note(format!(
+            "disk: '{}' does not say what it has free; up to {} will be written",
+            folder.path().display(),
+            fit::bytes(needs.total())
+        ))),
+    }
+    // On the CPU the arena is in the same memory.
+    let arena = if machine.arithmetic == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
+    let taken = (arena + contents.bytes()) as u64;
+    let copies = host_limit().is_none_or(|available| taken <= available);
+    if !copies {
+        tell(Event::Note(format!(
+            "memory has no room for a copy of {}: training pauses while a checkpoint is written",
+            fit::bytes(contents.bytes() as u64)
+        )));
+    }
+    Ok(copies)
 }
 
 /// A policy that fits, or on resuming the one the run began with.
-fn plan(inputs: &Inputs, machine: &Machine, folder: &Folder, resume: bool) -> Result<Fit> {
-    if !resume {
-        return fit::fit(inputs, machine);
-    }
-    let policy = folder.read_start()?.policy;
-    let simulation = fit::simulate(inputs, machine, policy)?;
+fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fit> {
+    let Some(then) = then else { return fit::fit(inputs, machine) };
+    let simulation = fit::simulate(inputs, machine, then.policy)?;
     Ok(Fit { simulation, limit: None, reason: "as the run began".to_owned() })
 }
 
@@ -124,18 +198,31 @@ pub fn warnings(inputs: &Inputs) -> Vec<String> {
         } else if let Some(imbalance) =
             report.imbalance(objective.desirable_weight, objective.undesirable_weight)
         {
+            // In two decimals, as TRL says it; a range that these round to nothing is no advice.
+            let ranges = [
+                ("desirable_weight", imbalance.desirable_weight),
+                ("undesirable_weight", imbalance.undesirable_weight),
+            ];
+            let ranges: Vec<String> = ranges
+                .iter()
+                .filter(|(_, (low, _))| *low >= 0.05)
+                .map(|(name, (low, high))| format!("{name} from {low} to {high}"))
+                .collect();
             all.push(format!(
-                "{} thumbs up and {} thumbs down are out of balance\n  hint: write desirable_weight from {} to {}, or undesirable_weight from {} to {} (arXiv 2402.01306, eq. 8)",
+                "{} thumbs up and {} thumbs down are out of balance\n  hint: write {} (arXiv 2402.01306, eq. 8)",
                 report.desirable,
                 report.undesirable,
-                imbalance.desirable_weight.0,
-                imbalance.desirable_weight.1,
-                imbalance.undesirable_weight.0,
-                imbalance.undesirable_weight.1
+                ranges.join(", or ")
             ));
         }
     }
     all
+}
+
+/// `answers-before.json`.
+#[derive(Serialize, Deserialize)]
+struct AnswersBefore {
+    answers: Vec<String>,
 }
 
 /// Answers of the model as it starts; kept in the run folder, so that a resumed run compares with the same.
@@ -143,41 +230,36 @@ fn answers_before(
     session: &Session<'_>,
     folder: &Folder,
     resume: bool,
+    tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Option<Vec<String>>> {
     let path = folder.path().join("answers-before.json");
     if resume && path.exists() {
-        let text = files::read_to_string(&path)?;
-        return serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::input(
-                format!("'{}' is damaged: {error}", path.display()),
-                "remove [generate] from the recipe, or start anew",
-            )
-        });
+        match checksum::read_sealed(&path) {
+            Ok(AnswersBefore { answers }) => return Ok(Some(answers)),
+            Err(why) => tell(Event::Warning(format!(
+                "'{}' is damaged: {why}\n  hint: the prompts are answered again; check the disk",
+                path.display()
+            ))),
+        }
     }
     let answers = session.answers()?;
     if let Some(answers) = &answers {
-        files::write_json(&path, answers)?;
+        checksum::write_sealed(&path, &AnswersBefore { answers: answers.clone() })?;
     }
     Ok(answers)
-}
-
-/// What a run has done.
-#[derive(Default)]
-struct Progress {
-    steps: usize,
-    bad_batches: usize,
 }
 
 /// Restores the newest whole checkpoint; without one the run begins at its first step.
 fn go_on(
     session: &mut Session<'_>,
     folder: &Folder,
+    warned: &[String],
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Progress> {
     let (found, words) = checkpoint::newest(folder.path());
     for word in words {
         tell(Event::Warning(format!(
-            "{word}\n  hint: the run goes on from the one before; check the disk"
+            "{word}\n  hint: the run goes on from the one before, or its beginning; check the disk"
         )));
     }
     let progress = match found {
@@ -191,184 +273,6 @@ fn go_on(
             Progress { steps: state.step, bad_batches: state.bad_batches }
         }
     };
-    folder.cut_metrics(progress.steps)?;
+    folder.cut_metrics(progress.steps, warned)?;
     Ok(progress)
-}
-
-/// The loop over steps, and what belongs to it.
-struct Run<'a> {
-    inputs: &'a Inputs,
-    folder: &'a Folder,
-    fit: &'a Fit,
-    device: &'a Device,
-    tell: &'a mut dyn FnMut(Event<'_>),
-    stop: &'a AtomicBool,
-    progress: Progress,
-}
-
-impl Run<'_> {
-    fn train(mut self, session: &mut Session<'_>, before: Option<Vec<String>>) -> Result<Ending> {
-        let train = &self.inputs.recipe.train;
-        let steps = session.steps();
-        (self.tell)(Event::Started { steps, from: self.progress.steps });
-        let (mut seconds, mut tokens) = (0.0, 0);
-        let mut last = self.folder.last_metrics()?;
-        let mut saved = Instant::now();
-        while self.progress.steps < steps {
-            let start = Instant::now();
-            let packed = session.packed(self.progress.steps);
-            let stepped = session.step(self.progress.steps, &packed)?;
-            self.progress.steps += 1;
-            let step = self.progress.steps;
-            let report = StepReport {
-                step,
-                steps,
-                epoch: session.epochs_after(step),
-                metrics: stepped.metrics,
-                tokens: fit::tokens(&packed),
-                seconds: start.elapsed().as_secs_f64(),
-                peak_bytes: self.device.peak_bytes(),
-            };
-            (seconds, tokens) = (seconds + report.seconds, tokens + report.tokens);
-            (self.tell)(Event::Step(&report));
-            last = report.metrics;
-            if !stepped.applied {
-                self.note_bad_batch(&packed, step)?;
-            }
-            let measure =
-                (train.eval_every > 0 && step.is_multiple_of(train.eval_every)) || step == steps;
-            if measure && let Some(metrics) = session.evaluate()? {
-                (self.tell)(Event::Evaluated { step, metrics: &metrics });
-                last.extend(metrics);
-            }
-            self.folder.append_metrics(step, report.epoch, &last)?;
-            let due = train.save_every > 0 && step.is_multiple_of(train.save_every);
-            let late = train.save_minutes > 0.0
-                && saved.elapsed().as_secs_f64() >= 60.0 * train.save_minutes;
-            let stopping = self.stop.load(Ordering::Relaxed) && step < steps;
-            if due || late || stopping || step == steps {
-                let checkpoint = self.save(session)?;
-                saved = Instant::now();
-                if stopping {
-                    return Ok(Ending::Stopped { step, checkpoint });
-                }
-            }
-        }
-        self.finish(session, before, seconds, tokens, &last)
-    }
-
-    fn save(&mut self, session: &mut Session<'_>) -> Result<PathBuf> {
-        let (step, keep) = (self.progress.steps, self.inputs.recipe.train.keep_checkpoints);
-        let base = self.inputs.folder.display().to_string();
-        let place = checkpoint::save(
-            &mut session.learner,
-            self.folder.path(),
-            step,
-            self.progress.bad_batches,
-            &base,
-            keep,
-        )?;
-        (self.tell)(Event::Saved { step, folder: &place });
-        Ok(place)
-    }
-
-    /// Writes down which rows made a step not finite, and gives up where there were too many.
-    fn note_bad_batch(&mut self, packed: &PackedStep, step: usize) -> Result<()> {
-        self.progress.bad_batches += 1;
-        let examples = packed.groups.iter().flat_map(|group| &group.examples);
-        let rows: Vec<String> = examples
-            .map(|example| self.inputs.dataset.examples()[example.index].source.to_string())
-            .collect();
-        self.folder
-            .append("bad-batches.jsonl", &json!({"step": step, "rows": rows}).to_string())?;
-        let (count, allowed) =
-            (self.progress.bad_batches, self.inputs.recipe.train.max_bad_batches);
-        (self.tell)(Event::Warning(format!(
-            "step {step} was skipped: its loss or gradient is not finite (rows {} to {})\n  hint: bad-batches.jsonl names all its rows; {count} of {allowed} allowed so far",
-            rows.first().map_or("", String::as_str),
-            rows.last().map_or("", String::as_str)
-        )));
-        if count > allowed {
-            return Err(Error::input(
-                format!("{count} steps were not finite, train.max_bad_batches = {allowed}"),
-                "lower optimizer.learning_rate, or look at the rows that bad-batches.jsonl names",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Writes the result and the summary.
-    fn finish(
-        self,
-        session: &mut Session<'_>,
-        before: Option<Vec<String>>,
-        seconds: f64,
-        tokens: usize,
-        last: &Metrics,
-    ) -> Result<Ending> {
-        self.write_result(session)?;
-        if self.inputs.prompts.is_some() {
-            (self.tell)(Event::Note("answering the same prompts after training".to_owned()));
-        }
-        let judgement = match (&self.inputs.prompts, before, session.answers()?) {
-            (Some(prompts), Some(before), Some(after)) => Some(prompts.judge(before, after)),
-            _ => None,
-        };
-        let counted = judgement.as_ref().filter(|judgement| judgement.judged);
-        let metrics: Map<String, Value> =
-            last.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        let summary = Summary {
-            steps: self.progress.steps,
-            seconds,
-            rated_tokens: tokens,
-            rated_tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
-            planned_peak_bytes: self.fit.simulation.peak_bytes,
-            peak_bytes: self.device.peak_bytes(),
-            bad_batches: self.progress.bad_batches,
-            metrics,
-            prompts: counted.map(|judgement| judgement.answers.len()),
-            desirable_before: counted.map(|judgement| judgement.desirable().0),
-            desirable_after: counted.map(|judgement| judgement.desirable().1),
-        };
-        if let Some(judgement) = &judgement {
-            files::write_json(&self.folder.path().join("answers.json"), judgement)?;
-            (self.tell)(Event::Judged(judgement));
-        }
-        files::write_json(&self.folder.path().join("summary.json"), &summary)?;
-        (self.tell)(Event::Finished(&summary));
-        Ok(Ending::Finished(summary))
-    }
-
-    /// `adapter/` as PEFT reads it, or `model/` as transformers reads it.
-    fn write_result(&self, session: &mut Session<'_>) -> Result<()> {
-        let base = self.inputs.folder.display().to_string();
-        let create = |name: &str| -> Result<PathBuf> {
-            let path = self.folder.path().join(name);
-            std::fs::create_dir_all(&path).map_err(|error| {
-                Error::machine(
-                    format!("cannot create '{}': {error}", path.display()),
-                    "free some space on the disk and go on with --resume",
-                )
-            })?;
-            Ok(path)
-        };
-        if let Some(policy) = session.learner.policy_mut() {
-            adapter::write(policy, &base, &create("adapter")?)?;
-            return Ok(());
-        }
-        let path = create("model")?;
-        let narrow = self.inputs.recipe.model.dtype == Dtype::Bf16;
-        let tensors = session.learner.model.weights.tensors_mut();
-        let entries: Vec<Entry<'_>> = tensors
-            .into_iter()
-            .map(
-                |(name, tensor)| {
-                    if narrow { Entry::bf16(name, tensor) } else { Entry::f32(name, tensor) }
-                },
-            )
-            .collect();
-        export::write_safetensors(&path.join("model.safetensors"), &entries)?;
-        merge::copy_companions(&self.inputs.folder, &path)?;
-        Ok(())
-    }
 }

@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 const SHOWN: usize = 100;
 
 /// The whole page.
-pub(super) fn page(run: &Run) -> String {
+pub(super) fn page(run: &Run<'_>) -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -24,6 +24,7 @@ pub(super) fn page(run: &Run) -> String {
     );
     html += &header(run);
     html += &tiles(run);
+    html += &warnings(run);
     html += &charts(run);
     html += &answers(run);
     html += &recipe(run);
@@ -37,7 +38,7 @@ pub(super) fn page(run: &Run) -> String {
 }
 
 /// The value of a key of the resolved recipe, without quotes.
-fn key<'a>(run: &'a Run, table: &str, key: &str) -> Option<&'a str> {
+fn key<'a>(run: &'a Run<'_>, table: &str, key: &str) -> Option<&'a str> {
     let mut inside = table.is_empty();
     for line in run.recipe.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
@@ -52,7 +53,7 @@ fn key<'a>(run: &'a Run, table: &str, key: &str) -> Option<&'a str> {
     None
 }
 
-fn header(run: &Run) -> String {
+fn header(run: &Run<'_>) -> String {
     let name_of =
         |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned();
     let mut facts: Vec<String> = Vec::new();
@@ -81,7 +82,7 @@ fn header(run: &Run) -> String {
     )
 }
 
-fn tiles(run: &Run) -> String {
+fn tiles(run: &Run<'_>) -> String {
     let mut html = String::from("<section class=\"tiles\">");
     let mut tile = |name: &str, value: String, note: String| {
         let _ = write!(
@@ -141,10 +142,34 @@ fn tiles(run: &Run) -> String {
     html + "</section>\n"
 }
 
+/// What was warned of, and what to do.
+fn warnings(run: &Run<'_>) -> String {
+    let lines: Vec<String> = run
+        .series
+        .warnings()
+        .iter()
+        .map(|warning| {
+            let when = match warning.step {
+                0 => "before the first step".to_owned(),
+                step => format!("step {}", count(step as usize)),
+            };
+            format!(
+                "<li>{} <small>({when})</small><br><small>{}</small></li>",
+                escape(&warning.what),
+                escape(&warning.hint)
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("<section class=\"card\"><h2>warnings</h2><ul>{}</ul></section>\n", lines.join(""))
+}
+
 /// A metric, its name in the legend, its colour and how it is drawn.
 type Drawn = (&'static str, &'static str, &'static str, Kind);
 
-fn charts(run: &Run) -> String {
+fn charts(run: &Run<'_>) -> String {
     let shown: [(&str, &str, Range, &[Drawn]); 8] = [
         (
             "Loss",
@@ -230,7 +255,7 @@ fn charts(run: &Run) -> String {
     html + "</section>\n"
 }
 
-fn answers(run: &Run) -> String {
+fn answers(run: &Run<'_>) -> String {
     let Some(all) = run.answers.get("answers").and_then(Value::as_array) else {
         return String::new();
     };
@@ -262,7 +287,7 @@ fn answers(run: &Run) -> String {
     html + "</section>\n"
 }
 
-fn recipe(run: &Run) -> String {
+fn recipe(run: &Run<'_>) -> String {
     let mut html =
         String::from("<details class=\"card recipe\"><summary>Recipe as resolved</summary><pre>");
     for line in run.recipe.lines() {

@@ -1,45 +1,93 @@
 //! `metrics.jsonl` as curves by name.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
 
 use serde_json::Value;
+
+use crate::curve::Curve;
 
 /// What was measured, by name: (step, value), a value that was not finite as NaN.
 #[derive(Default)]
 pub(super) struct Series {
-    curves: BTreeMap<String, Vec<(f64, f64)>>,
+    curves: BTreeMap<String, Curve>,
+    /// The last value of each that is finite.
+    lasts: BTreeMap<String, f64>,
+    /// Bytes of the file that were read.
+    read: u64,
     last_step: usize,
     last_epoch: f64,
+    warnings: Vec<Warning>,
+}
+
+/// Warnings that are shown; metrics.jsonl has all.
+const WARNINGS: usize = 50;
+
+/// What was warned of, after which step (0: before the first), and what to do.
+pub(super) struct Warning {
+    pub(super) step: u64,
+    pub(super) what: String,
+    pub(super) hint: String,
 }
 
 impl Series {
-    /// Reads the lines; one that is not whole, because it is being written, is left out.
-    pub(super) fn parse(text: &str) -> Series {
-        let mut series = Series::default();
-        for line in text.lines() {
-            let Ok(Value::Object(line)) = serde_json::from_str(line) else { continue };
-            let Some(step) = line.get("step").and_then(Value::as_u64) else { continue };
-            series.last_step = series.last_step.max(step as usize);
-            for (name, value) in line {
-                let value = value.as_f64().unwrap_or(f64::NAN);
-                match name.as_str() {
-                    "step" => {}
-                    "epoch" => series.last_epoch = value,
-                    _ => series.curves.entry(name).or_default().push((step as f64, value)),
+    /// Reads the lines that came since the last call; one that is not whole, because it is being written, is left for
+    /// the next.
+    pub(super) fn read_on(&mut self, path: &Path) -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            self.read += line.len() as u64;
+            self.take(&line);
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, line: &[u8]) {
+        let Ok(Value::Object(line)) = serde_json::from_slice(line) else { return };
+        let Some(step) = line.get("step").and_then(Value::as_u64) else { return };
+        if let Some(what) = line.get("warning").and_then(Value::as_str) {
+            let hint = line.get("hint").and_then(Value::as_str).unwrap_or_default();
+            let (what, hint) = (what.to_owned(), hint.to_owned());
+            if self.warnings.len() < WARNINGS {
+                self.warnings.push(Warning { step, what, hint });
+            }
+            return;
+        }
+        self.last_step = self.last_step.max(step as usize);
+        for (name, value) in line {
+            let value = value.as_f64().unwrap_or(f64::NAN);
+            match name.as_str() {
+                "step" => {}
+                "epoch" => self.last_epoch = value,
+                _ => {
+                    if value.is_finite() {
+                        self.lasts.insert(name.clone(), value);
+                    }
+                    self.curves.entry(name).or_insert_with(Curve::new).push(step as f64, value);
                 }
             }
         }
-        series
     }
 
     /// A curve, where there is one.
     pub(super) fn get(&self, name: &str) -> Option<&[(f64, f64)]> {
-        self.curves.get(name).map(Vec::as_slice)
+        self.curves.get(name).map(Curve::points)
     }
 
     /// Its last value that is finite.
     pub(super) fn last(&self, name: &str) -> Option<f64> {
-        self.get(name)?.iter().rev().map(|(_, value)| *value).find(|value| value.is_finite())
+        self.lasts.get(name).copied()
+    }
+
+    /// What was warned of, in order.
+    pub(super) fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Steps done.

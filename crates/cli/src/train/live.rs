@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ::train::event::StepReport;
 use ::train::fit::bytes;
 
+use crate::curve::Curve;
 use crate::terminal::{on_stderr, say, stderr_width};
 use crate::words::{clock, count, number};
 
@@ -27,8 +28,8 @@ pub(crate) struct Live {
     planned_bytes: usize,
     notes: VecDeque<String>,
     /// Each step's loss and margin.
-    loss: Vec<f64>,
-    margins: Vec<f64>,
+    loss: Curve,
+    margins: Curve,
     /// Tokens and seconds of late, older ones fading.
     pace: (f64, f64),
     drawn: Option<Instant>,
@@ -50,8 +51,8 @@ impl Live {
             bar,
             planned_bytes,
             notes: VecDeque::new(),
-            loss: Vec::new(),
-            margins: Vec::new(),
+            loss: Curve::new(),
+            margins: Curve::new(),
             pace: (0.0, 0.0),
             drawn: None,
             numbers: Vec::new(),
@@ -64,8 +65,11 @@ impl Live {
         let metric = |name: &str| {
             report.metrics.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
         };
-        self.loss.extend(metric("loss"));
-        self.margins.extend(metric("rewards/margins"));
+        for (curve, name) in [(&mut self.loss, "loss"), (&mut self.margins, "rewards/margins")] {
+            if let Some(value) = metric(name) {
+                curve.push(report.step as f64, value);
+            }
+        }
         let last = report.step == report.steps;
         if !last && self.drawn.is_some_and(|drawn| drawn.elapsed() < PAUSE) {
             return;
@@ -81,7 +85,7 @@ impl Live {
             format!("{:>3} %  {} gone{left}", 100 * report.step / report.steps.max(1), clock(gone)),
             words(vec![
                 value("loss", "loss    "),
-                Some(curve(&self.loss)),
+                Some(curve(self.loss.points())),
                 Some(" ".to_owned()),
                 value("kl", "kl"),
                 value("grad_norm", "grad_norm"),
@@ -90,7 +94,7 @@ impl Live {
         if let Some(margins) = value("rewards/margins", "margins ") {
             self.numbers.push(words(vec![
                 Some(margins),
-                Some(curve(&self.margins)),
+                Some(curve(self.margins.points())),
                 Some(" ".to_owned()),
                 value("rewards/accuracy", "accuracy"),
                 value("auc", "auc"),
@@ -144,12 +148,12 @@ impl Drop for Live {
 }
 
 /// Values over the whole run so far as a row of bars; each is the mean of its share.
-fn curve(values: &[f64]) -> String {
+fn curve(values: &[(f64, f64)]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let columns = values.len().min(CURVE);
     let means: Vec<f64> = (0..columns)
         .map(|i| &values[i * values.len() / columns..(i + 1) * values.len() / columns])
-        .map(|part| part.iter().sum::<f64>() / part.len() as f64)
+        .map(|part| part.iter().map(|point| point.1).sum::<f64>() / part.len() as f64)
         .collect();
     let finite = || means.iter().copied().filter(|mean| mean.is_finite());
     let (low, high) =
@@ -168,9 +172,11 @@ mod tests {
 
     #[test]
     fn a_curve_spans_its_values_and_marks_what_is_not_finite() {
-        assert_eq!(curve(&[0.0, 0.5, 1.0]).trim_end(), "▁▅█");
-        assert_eq!(curve(&[1.0, f64::NAN, 1.0]).trim_end(), "▄!▄");
-        assert_eq!(curve(&(0..480).map(f64::from).collect::<Vec<_>>()).chars().count(), CURVE);
-        assert_eq!(curve(&[]).trim_end(), "");
+        let of =
+            |values: &[f64]| curve(&values.iter().map(|value| (0.0, *value)).collect::<Vec<_>>());
+        assert_eq!(of(&[0.0, 0.5, 1.0]).trim_end(), "▁▅█");
+        assert_eq!(of(&[1.0, f64::NAN, 1.0]).trim_end(), "▄!▄");
+        assert_eq!(of(&(0..480).map(f64::from).collect::<Vec<_>>()).chars().count(), CURVE);
+        assert_eq!(of(&[]).trim_end(), "");
     }
 }

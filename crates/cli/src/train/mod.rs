@@ -9,20 +9,20 @@ mod conclusion;
 mod live;
 mod shown;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use ::train::error::{Error, Result};
+use ::train::error::Result;
 use ::train::event::Event;
+use ::train::folder;
 use ::train::recipe::Recipe;
 use ::train::run::{self, Ending};
-use ::train::{folder, recipe};
 
 use crate::args;
 use crate::ending::Done;
-use crate::report;
+use crate::report::Report;
 use crate::signals::Signals;
 use crate::terminal;
+use crate::threads;
 use shown::Shown;
 
 /// Trains.
@@ -30,13 +30,14 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     let signals = Signals::listen()?;
     let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
     let recipe = folder::settle(recipe, arguments.resume);
-    use_threads(&recipe.train)?;
+    threads::start(&recipe.train)?;
     let mut shown = Shown::new(&recipe, Arc::clone(&signals.stop));
-    let mut reporter = Reporter::new(&recipe.output);
+    let mut reporter = Reporter::default();
+    let mut report = Report::default();
     let ending = run::run(recipe.clone(), arguments.resume, &signals.stop, &mut |event| {
         let now = reporter.is_due(&event);
         shown.tell(event);
-        if now && let Err(error) = report::write(reporter.folder) {
+        if now && let Err(error) = report.write(&recipe.output) {
             shown.tell(Event::Warning(error.to_string()));
         }
     })?;
@@ -57,17 +58,13 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
 }
 
 /// When the report is written: with every checkpoint and evaluation, and at the end.
-struct Reporter<'a> {
-    folder: &'a Path,
+#[derive(Default)]
+struct Reporter {
     /// An evaluation is not in metrics.jsonl yet when it is told of.
     evaluated: bool,
 }
 
-impl Reporter<'_> {
-    fn new(folder: &Path) -> Reporter<'_> {
-        Reporter { folder, evaluated: false }
-    }
-
+impl Reporter {
     /// Whether it is time.
     fn is_due(&mut self, event: &Event<'_>) -> bool {
         match event {
@@ -83,15 +80,4 @@ impl Reporter<'_> {
             _ => false,
         }
     }
-}
-
-/// Gives the CPU's work to as many threads as the recipe says. The result is the same for any number.
-pub(crate) fn use_threads(train: &recipe::training::Train) -> Result<()> {
-    let Some(threads) = train.threads else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| {
-        Error::machine(
-            format!("cannot start {threads} threads: {error}"),
-            "lower train.threads, or remove it to use all cores",
-        )
-    })
 }

@@ -8,11 +8,12 @@ use ::train::event::{Event, Judgement, Metrics, StepReport};
 use ::train::fit::{self, Fit};
 use ::train::recipe::Recipe;
 use data::Report;
+use data::dataset::Rendered;
 use engine::memory::arena::Category;
 
 use super::live::Live;
 use crate::terminal::{on_stderr, say};
-use crate::words::{clock, count, number, things};
+use crate::words::{clock, count, number, plain, things};
 
 /// What of a run is shown.
 pub(crate) struct Shown {
@@ -54,8 +55,9 @@ impl Shown {
             self.stay("stopping after this step; a second signal stops at once");
         }
         match event {
-            Event::Note(text) => self.line(&text),
+            Event::Note(text) => self.line(&plain(&text)),
             Event::Warning(text) => {
+                let text = plain(&text);
                 self.stay(&format!("{} {text}", on_stderr().yellow().bold().apply_to("warning:")));
             }
             Event::Data { train, eval } => {
@@ -64,6 +66,7 @@ impl Shown {
                     self.line(&data_line("held-out data", eval));
                 }
             }
+            Event::Example(example) => self.line(&plain(&example_line(example))),
             Event::Planned(fit) => {
                 self.planned_bytes = fit.simulation.peak_bytes;
                 plan_lines(fit).iter().for_each(|line| self.line(line));
@@ -188,6 +191,25 @@ fn data_line(what: &str, report: &Report) -> String {
         count(report.tokens.total),
         count(report.tokens.max),
     )
+}
+
+/// Characters of a prompt or completion that are shown; `prospect data` shows all.
+const EXCERPT: usize = 120;
+
+/// What the template made of the first row, so that a wrong one is seen before hours go by.
+fn example_line(example: &Rendered) -> String {
+    let label = if example.label { "thumbs up" } else { "thumbs down" };
+    // The end of a prompt says how answers begin, the beginning of a completion how it goes on.
+    let skipped = example.prompt.chars().count().saturating_sub(EXCERPT);
+    let one_line = |text: String| text.replace('\n', "⏎");
+    let prompt = one_line(example.prompt.chars().skip(skipped).collect());
+    let completion: String = example.completion.chars().take(EXCERPT).collect();
+    let (before, after) = (
+        if skipped > 0 { "…" } else { "" },
+        if completion.len() < example.completion.len() { "…" } else { "" },
+    );
+    let completion = one_line(completion);
+    format!("example: {} ({label}) {before}{prompt}⟦{completion}{after}⟧", example.source)
 }
 
 fn plan_lines(fit: &Fit) -> Vec<String> {

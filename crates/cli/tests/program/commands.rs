@@ -85,11 +85,17 @@ fn the_data_is_shown_as_training_sees_it() {
         w19 w32 w57 w24 w36 w16 w16 w46⟦w52 w54 w55 w29 w24 w4 w39 w9 </s>⟧
           8 prompt tokens, 9 completion tokens
 
+        warning: 3 of 16 records are dropped or cut, 18.8 %
+          hint: more than 5 % is rarely meant: the next lines say why
+
         warning: 1 record dropped: the completion is empty (feedback.jsonl:15)
+          hint: an answer without text teaches nothing: mend or remove it
 
         warning: 1 record dropped: the prompt alone fills max_length (feedback.jsonl:16)
+          hint: raise data.max_length, or shorten them; `prospect data` shows all lengths
 
         warning: 1 record cut at max_length; their ends, eos included, are not trained (feedback.jsonl:14)
+          hint: raise data.max_length, or shorten them; `prospect data` shows all lengths
     "#]].assert_eq(&place.tidy(&came.stdout));
 }
 

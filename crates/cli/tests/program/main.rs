@@ -1,9 +1,14 @@
 //! The program as people run it: the built binary on the two-layer model of fixtures/kto.
 
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test that is skipped says so, and counts are told"
+)]
 
 mod bad_input;
 mod commands;
+mod hostile;
 mod memory;
 mod place;
 mod resuming;

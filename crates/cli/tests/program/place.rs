@@ -138,6 +138,44 @@ impl Place {
         }
     }
 
+    /// Runs the program to its end with variables set, in so much address space and time; an error where it takes
+    /// more.
+    pub(crate) fn confined(
+        &self,
+        arguments: &str,
+        environment: &[(String, String)],
+        memory_kib: usize,
+        time: Duration,
+    ) -> Result<Came, String> {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -v {memory_kib}; exec \"$0\" \"$@\"");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_prospect")]);
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        command.env("NO_COLOR", "1").env("COLUMNS", "80").stdin(Stdio::null());
+        command.env("CUDA_VISIBLE_DEVICES", ""); // its address space would be more than all of the limit
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        // Into files, so that a program that says much does not wait for its reader.
+        let outside = TempDir::new().unwrap();
+        let file = |name: &str| fs::File::create(outside.path().join(name)).unwrap();
+        let mut child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if start.elapsed() > time => {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    return Err(format!("it still runs after {} s", time.as_secs()));
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let text = |name: &str| {
+            String::from_utf8_lossy(&fs::read(outside.path().join(name)).unwrap()).into_owned()
+        };
+        Ok(Came { code: status.code(), stdout: text("stdout"), stderr: text("stderr") })
+    }
+
     /// Runs the program, which must end well.
     pub(crate) fn well(&self, arguments: &str) -> Came {
         let came = self.run(arguments);

@@ -147,6 +147,78 @@ fn a_finished_run_is_not_run_again() {
 }
 
 #[test]
+fn a_folder_is_written_by_one_run_at_a_time() {
+    let place = Place::new();
+    let mut process = place.start(&format!("{LONG} --set train.save_every=0"));
+    place.wait_for_lines("run/metrics.jsonl", 1);
+    let came = place.run(&format!("{LONG} --set train.save_every=0 --resume"));
+    assert_eq!(came.code, Some(2), "{}", came.stderr);
+    assert!(
+        place.tidy(&came.stderr).contains("output 'run' is being written by another run"),
+        "{}",
+        came.stderr
+    );
+    process.kill().unwrap();
+    process.wait().unwrap();
+    // The lock went with the process.
+    place.well(&format!("{LONG} --set train.save_every=0 --resume"));
+}
+
+#[test]
+fn warnings_stand_in_the_metrics_and_are_the_same_after_a_stop() {
+    let place = Place::new();
+    // A rate that is far too high, and most rows cut.
+    let command = "train recipe.toml --set train.max_steps=120 --set optimizer.learning_rate=0.3 --set data.max_length=12";
+    let came = place.well(command);
+    let metrics = place.read("run/metrics.jsonl");
+    let warned: Vec<serde_json::Value> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line.get("warning").is_some())
+        .collect();
+    assert!(warned[0]["warning"].as_str().unwrap().contains(" records are dropped or cut, "));
+    assert_eq!(warned[0]["step"], 0);
+    let late = warned.last().unwrap();
+    assert!(late["step"].as_u64().unwrap() > 10, "{warned:?}");
+    for warning in &warned {
+        let text = warning["warning"].as_str().unwrap();
+        assert!(came.stderr.contains(text), "{text}");
+        assert!(!warning["hint"].as_str().unwrap().is_empty(), "{text}");
+    }
+    assert!(place.read("run/report.html").contains("before the first step"));
+    let step = late["step"].as_u64().unwrap() as usize;
+    // Stopped just before the last warning, and just after it.
+    for (output, lines) in [("before", step - 3), ("after", step + 3)] {
+        let command = format!("{command} --set output={output}");
+        let mut process = place.start(&command);
+        place.wait_for_lines(&format!("{output}/metrics.jsonl"), lines);
+        process.kill().unwrap();
+        process.wait().unwrap();
+        place.well(&format!("{command} --resume"));
+        assert_eq!(place.read(&format!("{output}/metrics.jsonl")), metrics, "{output}");
+    }
+}
+
+#[test]
+fn a_run_is_not_resumed_by_another_version() {
+    let place = Place::new();
+    place.well("train recipe.toml --set train.max_steps=2");
+    let path = place.path("run/run.json");
+    let mut start: serde_json::Value = train::checksum::read_sealed(&path).unwrap();
+    start["prospect"] = "0.0.9".into();
+    train::checksum::write_sealed(&path, &start).unwrap();
+    let came = place.run("train recipe.toml --set train.max_steps=2 --resume");
+    assert_eq!(came.code, Some(2));
+    assert!(
+        place
+            .tidy(&came.stderr)
+            .contains("Prospect is 0.1.0, was 0.0.9, since the run in 'run' began"),
+        "{}",
+        came.stderr
+    );
+}
+
+#[test]
 fn a_run_is_not_resumed_with_another_recipe_or_other_data() {
     let place = Place::new();
     place.well("train recipe.toml --set train.max_steps=2");

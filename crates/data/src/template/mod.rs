@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 pub use clock::Moment;
 
+use crate::confined::confined;
 use crate::error::{Error, Result};
 use crate::records::Message;
 use crate::tokenizer::Tokenizer;
@@ -28,6 +29,15 @@ const FUEL: u64 = 20_000_000;
 
 /// Calls inside calls a template may make; each takes some kilobytes of a thread's stack.
 const DEPTH: usize = 100;
+
+/// The longest source: several times the longest that is known.
+const LONGEST: usize = 128 << 10;
+
+/// The stack to compile on: as deep as an expression of [`LONGEST`] bytes can be.
+const STACK: usize = 256 << 20;
+
+/// What to do about a template that takes all memory or time.
+const ENDLESS: &str = "look at its loops, or take the model's own template";
 
 /// The names under which messages carry reasoning, the one that is read first at the front.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
@@ -97,15 +107,13 @@ impl ChatTemplate {
         let mut environment = environment(now);
         let tool_use = tool_use.unwrap_or(default);
         for (name, source) in [("default", default), ("tool_use", tool_use)] {
-            environment.add_template_owned(name, without_generation_blocks(source)).map_err(
-                |error| {
-                    Error::input(
-                        format!("the chat template of '{origin}' is not valid: {}", describe(&error)),
-                        "compare it with the model's own; Prospect reads Jinja as transformers does, \
-                         without Python's % formatting and without imports",
-                    )
-                },
-            )?;
+            if source.len() > LONGEST {
+                return Err(Error::input(
+                    format!("the chat template of '{origin}' has {} bytes", source.len()),
+                    format!("a template has some thousands, and {LONGEST} at the most"),
+                ));
+            }
+            environment = add(environment, name, source, &origin)?;
         }
         let special_tokens =
             special_tokens.map(|(name, token)| (name.to_string(), Jinja::from(token))).collect();
@@ -138,7 +146,9 @@ impl ChatTemplate {
                 }
             })
         };
-        render().map_err(|error| self.failed(&error))
+        let bytes: usize = messages.iter().map(bytes_of).sum();
+        let what = format!("the chat template of '{}'", self.origin);
+        confined(bytes, &what, ENDLESS, render).map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &minijinja::Error) -> Error {
@@ -165,6 +175,52 @@ impl ChatTemplate {
              Python has",
         )
     }
+}
+
+/// Compiles a template. The parser descends as deep as expressions are nested, so it has a stack of its own.
+fn add(
+    mut environment: Environment<'static>,
+    name: &'static str,
+    source: &str,
+    origin: &str,
+) -> Result<Environment<'static>> {
+    let source = without_generation_blocks(source);
+    let what = format!("compiling the chat template of '{origin}'");
+    let compile = move || {
+        confined(source.len(), &what, ENDLESS, || {
+            environment.add_template_owned(name, source).map(|()| environment)
+        })
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(compile).map_err(|error| {
+        Error::machine(
+            format!("cannot start a thread to compile the chat template of '{origin}': {error}"),
+            "raise the limits of processes and memory (ulimit -u, ulimit -v)",
+        )
+    })?;
+    match thread.join() {
+        Ok(Ok(environment)) => Ok(environment),
+        Ok(Err(error)) => Err(Error::input(
+            format!("the chat template of '{origin}' is not valid: {}", describe(&error)),
+            "compare it with the model's own; Prospect reads Jinja as transformers does, without \
+             Python's % formatting and without imports",
+        )),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Bytes of text in a message.
+fn bytes_of(message: &Message) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(of).sum(),
+            Value::Object(fields) => {
+                fields.iter().map(|(name, value)| name.len() + of(value)).sum()
+            }
+            _ => 8,
+        }
+    }
+    message.iter().map(|(name, value)| name.len() + of(value)).sum()
 }
 
 fn environment(now: Moment) -> Environment<'static> {

@@ -1,4 +1,5 @@
 //! Memory: one arena a device, reserved once, and the ledger of what is asked of it.
 
 pub mod arena;
+pub mod budget;
 pub mod ledger;

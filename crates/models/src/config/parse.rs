@@ -137,6 +137,10 @@ impl Source {
             let text = format!("its sizes make a model of {bytes:.1e} bytes");
             return Err(self.wrong(text, "download config.json again"));
         }
+        if !(0.0..1.0).contains(&config.rms_norm_eps) {
+            let text = format!("rms_norm_eps = {} is not from 0 to below 1", config.rms_norm_eps);
+            return Err(self.wrong(text, "download config.json again"));
+        }
         for (key, value) in
             [("attention_dropout", 0.0), ("pretraining_tp", 1.0), ("partial_rotary_factor", 1.0)]
         {

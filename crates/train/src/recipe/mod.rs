@@ -50,6 +50,7 @@ use optimizer::Optimizer;
 use paths::Folders;
 use schedule::Schedule;
 use source::{Entry, Kind, Tree, find};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use table::{AT_LEAST_0, Table, table};
 use training::Train;
@@ -95,6 +96,9 @@ table! {
     }
 }
 
+/// The longest recipe: a hundred times one with a comment for every key.
+const LONGEST: u64 = 256 << 10;
+
 impl Recipe {
     /// Reads and validates the recipe at `path`, with `--set` flags laid over it (`table.key=value`).
     pub fn read(path: &Path, overrides: &[String]) -> Result<Recipe> {
@@ -110,12 +114,19 @@ impl Recipe {
 
     fn read_with(path: &Path, overrides: &[String], must_exist: bool) -> Result<Recipe> {
         let folders = Folders::new(path, must_exist)?;
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let unreadable = |why: String| {
             Error::input(
-                format!("cannot read the recipe {}: {error}", path.display()),
+                format!("cannot read the recipe {}: {why}", path.display()),
                 "give the path of a TOML file, such as recipes/quickstart.toml",
             )
-        })?;
+        };
+        let mut text = String::new();
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+        read.map_err(|error| unreadable(error.to_string()))?;
+        if text.len() as u64 > LONGEST {
+            return Err(unreadable(format!("it has more than {LONGEST} bytes")));
+        }
         let mut tree = Tree::parse(&folders.recipe_name, &text)?;
         for flag in overrides {
             tree.set(flag)?;

@@ -18,7 +18,7 @@ table! {
         /// How often all examples are learnt from; a fraction ends within an epoch. 3 unless `max_steps`
         /// is written (transformers).
         pub epochs: Option<f64>, ABOVE_0;
-        /// The number of optimizer steps, instead of `epochs`.
+        /// The number of optimizer steps, instead of `epochs`. Ten million at the most: every step is planned.
         pub max_steps: Option<usize>, AT_LEAST_1;
         /// Examples per group: what the KL estimate of kto is a mean over, TRL's per-device batch. kto
         /// needs 2. It does not bound memory: `token_budget` does. For dpo a pair is one example.
