@@ -202,10 +202,14 @@ fn nf4(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
     .into_bytes();
     let length = state.len();
     vec![
-        entry(part(""), "U8", vec![rows * cols / 2, 1], move || random_bytes(codes, rows * cols / 2)),
+        entry(part(""), "U8", vec![rows * cols / 2, 1], move || {
+            random_bytes(codes, rows * cols / 2)
+        }),
         entry(part(".absmax"), "U8", vec![blocks], move || vec![127; blocks]),
         entry(part(".nested_absmax"), "F32", vec![nested], move || f32s(vec![0.01; nested])),
-        entry(part(".nested_quant_map"), "F32", vec![256], move || f32s(tables::dynamic_signed().to_vec())),
+        entry(part(".nested_quant_map"), "F32", vec![256], move || {
+            f32s(tables::dynamic_signed().to_vec())
+        }),
         entry(part(".quant_map"), "F32", vec![16], move || f32s(tables::NF4.to_vec())),
         entry(part(".quant_state.bitsandbytes__nf4"), "U8", vec![length], move || state.clone()),
     ]

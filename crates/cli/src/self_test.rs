@@ -174,8 +174,15 @@ fn attention(device: &Device) -> Engine<Outcome> {
     Ok(Outcome::of(worst, 1e-5, ""))
 }
 
-const HYPER: Hyper =
-    Hyper { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, gradient_scale: 1.0 };
+const HYPER: Hyper = Hyper {
+    learning_rate: 1e-3,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weight_decay: 0.1,
+    step: 1,
+    gradient_scale: 1.0,
+};
 
 /// A first update against its formula in f64.
 fn optimizer(device: &Device) -> Engine<Outcome> {

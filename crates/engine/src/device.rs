@@ -7,8 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cuda::host::DeviceMemory;
 use crate::cuda::Cuda;
+use crate::cuda::host::DeviceMemory;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::arena::{Arena, Bytes, Category, End, Span};
@@ -44,7 +44,10 @@ struct Inner {
 /// Where the arena's bytes are.
 enum Memory {
     Host(HostMemory),
-    Gpu { cuda: Arc<Cuda>, memory: DeviceMemory },
+    Gpu {
+        cuda: Arc<Cuda>,
+        memory: DeviceMemory,
+    },
     /// Nowhere.
     Counted,
 }

@@ -42,9 +42,8 @@ pub fn rounded(values: &[f32]) -> Vec<f32> {
 
 /// A tensor of `values` in the device's activations.
 pub fn activations(device: &Device, shape: (usize, usize), values: &[f32]) -> Tensor {
-    let mut tensor = device
-        .scratch(shape, device.activations(), Category::Workspace)
-        .expect("tests are small");
+    let mut tensor =
+        device.scratch(shape, device.activations(), Category::Workspace).expect("tests are small");
     let written = match device.activations() {
         DType::BF16 => {
             let values: Vec<_> = values.iter().map(|v| half::bf16::from_f32(*v)).collect();

@@ -139,11 +139,7 @@ impl Kind {
 }
 
 /// Changes that make the run fit into `limit` bytes; where there are none, how far all of them together go.
-pub(crate) fn that_fit(
-    inputs: &Inputs,
-    machine: &Machine,
-    limit: u64,
-) -> Result<Vec<Change>> {
+pub(crate) fn that_fit(inputs: &Inputs, machine: &Machine, limit: u64) -> Result<Vec<Change>> {
     let mut alone = Vec::new();
     for kind in KINDS {
         alone.extend(enough(&[kind], inputs, machine, limit)?.filter(|change| change.fits));

@@ -118,7 +118,9 @@ fn describe(
     let model_parameters = inputs.config.num_parameters();
     let trained_parameters = match &inputs.lora {
         None => model_parameters,
-        Some(lora) => Adapter::zeros(&Device::plan_for(Kind::Cpu), &inputs.config, lora)?.num_parameters(),
+        Some(lora) => {
+            Adapter::zeros(&Device::plan_for(Kind::Cpu), &inputs.config, lora)?.num_parameters()
+        }
     };
     Ok(Plan {
         fits: true,

@@ -314,18 +314,18 @@ fn a_recipe_that_is_wrong_is_refused() {
         "--set train.device=cuda",
         1,
         expect![[r#"
-        error: train.device = "cuda", but this build computes on the CPU alone
-          hint: write device = "auto" or "cpu"
-    "#]],
+            error: no GPU can be used: no NVIDIA driver is installed (libcuda.so.1 is not found)
+              hint: install NVIDIA's driver 535 or newer, or write device = "cpu"
+        "#]],
     );
     check(
         &place,
         "--set train.memory_limit=64KiB",
         1,
         expect![[r#"
-        error: this run needs 348.0 KiB at the least, 64.0 KiB is allowed
-          hint: `prospect plan` with this recipe names the smallest changes that fit
-    "#]],
+            error: this run needs 356.5 KiB at the least, 64.0 KiB is allowed
+              hint: `prospect plan` with this recipe names the smallest changes that fit
+        "#]],
     );
 }
 

@@ -155,10 +155,8 @@ fn compile(module: &Module) -> Result<Loaded> {
                 let set = sys::cuFuncSetAttribute(function, DYNAMIC, *shared as i32);
                 check("cuFuncSetAttribute", set)?;
             }
-            functions.insert(
-                *name,
-                Function { handle: function, threads: *threads, shared: *shared },
-            );
+            functions
+                .insert(*name, Function { handle: function, threads: *threads, shared: *shared });
         }
     }
     Ok(Loaded { functions })

@@ -65,9 +65,11 @@ pub fn load(
         Linear::ALL.iter().map(|linear| linear.shape(config)).map(|(rows, cols)| rows * cols).max();
     let mut staging = match quantization {
         Quantization::None => None,
-        Quantization::Nf4 { .. } => {
-            Some(device.scratch((widest.unwrap_or(1), 1), device.activations(), Category::Workspace)?)
-        }
+        Quantization::Nf4 { .. } => Some(device.scratch(
+            (widest.unwrap_or(1), 1),
+            device.activations(),
+            Category::Workspace,
+        )?),
     };
     let layer = std::cell::Cell::new(0usize);
     let take = |shape: (usize, usize)| -> Result<Tensor> {

@@ -1,11 +1,13 @@
 //! Proofs of AdamW. The numbers of torch are made by fixtures/engine/make_engine.py.
 
+use crate::dtype::DType;
 use crate::error::Error;
 use crate::ops::adamw::{self, Hyper, Rule, State};
 use crate::ops::nf4::tables;
 use crate::random::Stream;
-use crate::dtype::DType;
-use crate::testing::{assert_close, cpu, cuda, filled, normal, plan_takes_what_cpu_takes, tensor, values};
+use crate::testing::{
+    assert_close, cpu, cuda, filled, normal, plan_takes_what_cpu_takes, tensor, values,
+};
 
 fn hyper(step: u64, weight_decay: f64) -> Hyper {
     Hyper {

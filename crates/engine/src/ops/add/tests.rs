@@ -2,7 +2,10 @@
 
 use crate::error::Error;
 use crate::ops::add;
-use crate::testing::{cpu, dot, filled, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
+use crate::testing::{
+    cpu, dot, filled, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes,
+    same_on_cuda, tensor,
+};
 
 #[test]
 fn sums_worked_by_hand_are_added_to_what_is_there() {
@@ -59,7 +62,8 @@ fn on_cuda_it_computes_what_the_cpu_does() {
             let (x, mut y) =
                 (normal_activations(device, (n, c), 1), normal_activations(device, (n, c), 2));
             add::forward(x.view(), y.view_mut()).unwrap();
-            let (b, mut biased) = (normal(device, (c, 1), 3), normal_activations(device, (n, c), 4));
+            let (b, mut biased) =
+                (normal(device, (c, 1), 3), normal_activations(device, (n, c), 4));
             add::bias(b.view(), biased.view_mut()).unwrap();
             let mut dbias = normal(device, (c, 1), 5);
             add::bias_backward(x.view(), dbias.view_mut()).unwrap();

@@ -2,7 +2,10 @@
 
 use crate::error::Error;
 use crate::ops::dropout::{self, Mask};
-use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
+use crate::testing::{
+    assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal,
+    normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor,
+};
 
 const MASK: Mask = Mask { seed: 5, stream: 9, p: 0.25 };
 

@@ -5,7 +5,10 @@ use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::{cast, embedding};
 use crate::random::Stream;
-use crate::testing::{assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor, values};
+use crate::testing::{
+    assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal,
+    normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor, values,
+};
 
 #[test]
 fn rows_are_looked_up_and_gradients_of_a_repeated_id_are_summed_onto_what_is_there() {

@@ -45,13 +45,7 @@ pub(super) fn backward(
         Activation::Silu => "gated_mlp_backward_silu",
         Activation::GeluTanh => "gated_mlp_backward_gelu",
     };
-    let args = [
-        dy.into(),
-        gate.into(),
-        up.into(),
-        (&dgate).into(),
-        (&dup).into(),
-        (n as u64).into(),
-    ];
+    let args =
+        [dy.into(), gate.into(), up.into(), (&dgate).into(), (&dup).into(), (n as u64).into()];
     dy.device().cuda().launch(&MODULE, kernel, blocks(n, 8), &args)
 }

@@ -3,7 +3,10 @@
 use crate::error::Error;
 use crate::ops::gated_mlp::{self, Activation};
 use crate::tensor::Tensor;
-use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
+use crate::testing::{
+    assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal,
+    normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor,
+};
 
 fn forward(gate: &Tensor, up: &Tensor, activation: Activation) -> Tensor {
     let mut y = filled(gate.device(), (gate.rows(), gate.cols()), 7.0);

@@ -56,8 +56,11 @@ fn on_cuda_it_computes_what_the_cpu_does() {
     let Some(gpu) = cuda() else { return };
     let sum = |device: &Device| {
         let shapes = [(1, 1), (7, 33), (333, 470)];
-        let gradients: Vec<_> =
-            shapes.into_iter().enumerate().map(|(i, shape)| normal(device, shape, i as u64)).collect();
+        let gradients: Vec<_> = shapes
+            .into_iter()
+            .enumerate()
+            .map(|(i, shape)| normal(device, shape, i as u64))
+            .collect();
         let views: Vec<_> = gradients.iter().map(|gradient| gradient.view()).collect();
         grad_norm::sum_of_squares(&views).unwrap()
     };

@@ -8,8 +8,8 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::arena::Category;
-use crate::ops::matmul::{self, Output};
 use crate::ops::cast;
+use crate::ops::matmul::{self, Output};
 use crate::tensor::{Tensor, View, ViewMut};
 
 pub(crate) static MODULE: Module = Module {
@@ -64,9 +64,8 @@ pub(super) fn forward(
     mut logps: ViewMut<'_>,
 ) -> Result<()> {
     let (device, rows, vocabulary) = (x.device(), x.rows(), weight.rows());
-    let take = |rows: usize, cols: usize| {
-        device.scratch((rows, cols), DType::F32, Category::Workspace)
-    };
+    let take =
+        |rows: usize, cols: usize| device.scratch((rows, cols), DType::F32, Category::Workspace);
     let mut logits = take(TILE_ROWS.min(rows), TILE_VOCABULARY.min(vocabulary))?;
     let (tops, sums) = (take(rows, 1)?, take(rows, 1)?);
     let on_device = DeviceItems::new(device, items, rows)?;
@@ -126,9 +125,8 @@ pub(super) fn backward(
 ) -> Result<()> {
     let (device, rows, vocabulary, c) = (x.device(), x.rows(), weight.rows(), x.cols());
     let (tile_rows, tile_tokens) = (TILE_ROWS.min(rows), TILE_VOCABULARY.min(vocabulary));
-    let take = |cols: usize, dtype: DType| {
-        device.scratch((tile_rows, cols), dtype, Category::Workspace)
-    };
+    let take =
+        |cols: usize, dtype: DType| device.scratch((tile_rows, cols), dtype, Category::Workspace);
     let mut logits = take(tile_tokens, DType::F32)?;
     let mut dlogits = take(tile_tokens, DType::BF16)?;
     // Over the tiles of the vocabulary dx is summed in f32 and rounded once.

@@ -1,5 +1,6 @@
 //! Proofs of the log-probabilities.
 
+use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::memory::arena::Category;
 use crate::ops::linear_logps::{self, Items};
@@ -9,8 +10,10 @@ use crate::ops::{
 };
 use crate::random::Stream;
 use crate::tensor::{Tensor, View};
-use crate::device::{Device, Kind};
-use crate::testing::{activations, assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor};
+use crate::testing::{
+    activations, assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches,
+    normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor,
+};
 
 fn forward(x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
     let mut lse = filled(x.device(), (x.rows(), 1), 7.0);
@@ -159,7 +162,8 @@ fn plan_books_it_and_never_more_than_a_tile_of_logits() {
 fn on_cuda_it_computes_what_the_cpu_does() {
     for (m, c, v) in [(1, 8, 3), (33, 64, 47), (700, 128, 1000), (5, 16, 40_000)] {
         let mut stream = Stream::new(3, 0);
-        let rows: Vec<u32> = (0..m + 9).map(|i| if i < 3 { 0 } else { stream.next_u32() % m as u32 }).collect();
+        let rows: Vec<u32> =
+            (0..m + 9).map(|i| if i < 3 { 0 } else { stream.next_u32() % m as u32 }).collect();
         let mut targets: Vec<u32> = rows.iter().map(|_| stream.next_u32() % v as u32).collect();
         targets[0] = v as u32 - 1;
         let dlogps = rounded(&stream.normals(rows.len()));

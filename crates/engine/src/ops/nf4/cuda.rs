@@ -67,13 +67,8 @@ pub(super) fn quantize(x: View<'_>, out: &mut Quantized, scales: Option<Tensor>)
         let count = Arg::U64(blocks as u64);
         let args = [absmax, count, offset.view().into()];
         cuda.launch(&MODULE, "nf4_mean", [1, 1, 1], &args)?;
-        let args = [
-            absmax,
-            count,
-            offset.view().into(),
-            codes.view().into(),
-            nested_absmax.view().into(),
-        ];
+        let args =
+            [absmax, count, offset.view().into(), codes.view().into(), nested_absmax.view().into()];
         let grid = [blocks.div_ceil(NESTED_BLOCK_SIZE) as u32, 1, 1];
         cuda.launch(&MODULE, "nf4_quantize_absmax", grid, &args)?;
     }

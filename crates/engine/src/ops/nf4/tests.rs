@@ -2,12 +2,15 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::nf4::{self, Quantized, Scales, tables};
-use crate::device::{Device, Kind};
-use crate::testing::{assert_close, cpu, cuda, filled, filled_activations, normal, normal_activations, plan_takes_what_cpu_takes, rounded, tensor, values};
+use crate::testing::{
+    assert_close, cpu, cuda, filled, filled_activations, normal, normal_activations,
+    plan_takes_what_cpu_takes, rounded, tensor, values,
+};
 
 fn fixture(name: &str) -> serde_json::Value {
     let path = format!("{}/../../fixtures/engine/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -186,7 +189,8 @@ fn on_cuda_codes_scales_and_values_are_those_of_the_cpu() {
             let run = |device: &Device| {
                 let x = normal_activations(device, (rows, cols), 1);
                 let shape = crate::tensor::Shape { rows, cols };
-                let mut quantized = Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant).unwrap();
+                let mut quantized =
+                    Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant).unwrap();
                 nf4::quantize(x.view(), &mut quantized).unwrap();
                 let mut y = filled_activations(device, (rows, cols), 7.0);
                 nf4::dequantize(&quantized, y.view_mut()).unwrap();

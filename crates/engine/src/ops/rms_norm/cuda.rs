@@ -35,8 +35,7 @@ pub(super) fn forward(
 ) -> Result<()> {
     let c = weight.rows();
     let n = x.shape().len() / c;
-    let kernel =
-        if c <= WARP_ROW { "rms_norm_forward_warp" } else { "rms_norm_forward_block" };
+    let kernel = if c <= WARP_ROW { "rms_norm_forward_warp" } else { "rms_norm_forward_block" };
     x.device().cuda().launch(
         &MODULE,
         kernel,
@@ -81,8 +80,7 @@ pub(super) fn backward(
             ],
         )?;
     }
-    let kernel =
-        if c <= WARP_ROW { "rms_norm_backward_warp" } else { "rms_norm_backward_block" };
+    let kernel = if c <= WARP_ROW { "rms_norm_backward_warp" } else { "rms_norm_backward_block" };
     cuda.launch(
         &MODULE,
         kernel,

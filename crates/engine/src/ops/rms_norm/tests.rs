@@ -3,7 +3,10 @@
 use crate::error::Error;
 use crate::ops::rms_norm;
 use crate::tensor::Tensor;
-use crate::testing::{assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor};
+use crate::testing::{
+    assert_close, cpu, dot, filled, filled_activations, gradient_matches, normal,
+    normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor,
+};
 
 const EPS: f32 = 1e-5;
 

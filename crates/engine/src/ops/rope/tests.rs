@@ -3,7 +3,10 @@
 use crate::device::Device;
 use crate::ops::rope;
 use crate::tensor::Tensor;
-use crate::testing::{assert_close, cpu, cuda, dot, gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, same_on_cuda, tensor, values};
+use crate::testing::{
+    assert_close, cpu, cuda, dot, gradient_matches, normal, normal_activations,
+    plan_takes_what_cpu_takes, same_on_cuda, tensor, values,
+};
 
 fn tables(device: &Device, positions: usize, half: usize) -> (Tensor, Tensor) {
     let angle = |i: usize| (i / half) as f32 * 10f32.powf(-((i % half) as f32) / half as f32);

@@ -99,7 +99,9 @@ fn a_block_that_keeps_its_input_has_the_gradients_of_one_that_keeps_everything()
                 let run = Run { keep, dropout, ..Run::new(&adapters) };
                 let mut gradients = adapter_gradients(&model, &packed, run, &lora);
                 let tensors = gradients.tensors_mut().into_iter();
-                tensors.flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect::<Vec<f32>>()
+                tensors
+                    .flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap())
+                    .collect::<Vec<f32>>()
             };
             assert_close(name, &of(Keep::Input), &of(Keep::All), 1e-4);
         }
@@ -122,7 +124,11 @@ fn backward_adds_to_gradients() {
     let adapters = [Some(&policy), None];
     let mut gradients = adapter_gradients(&model, &packed, Run::new(&adapters), &lora());
     let values = |gradients: &mut Adapter| -> Vec<f32> {
-        gradients.tensors_mut().into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect()
+        gradients
+            .tensors_mut()
+            .into_iter()
+            .flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap())
+            .collect()
     };
     let once: Vec<f32> = values(&mut gradients).iter().map(|value| 2.0 * value).collect();
     step(&model, &packed, Run::new(&adapters), Some(&mut Gradients::Adapter(&mut gradients)));

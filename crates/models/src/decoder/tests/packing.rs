@@ -26,7 +26,11 @@ fn alone(model: &Model, prompt: &[u32], completion: &[u32], adapter: Option<&Ada
 }
 
 fn values(adapter: &mut Adapter) -> Vec<f32> {
-    adapter.tensors_mut().into_iter().flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap()).collect()
+    adapter
+        .tensors_mut()
+        .into_iter()
+        .flat_map(|(_, tensor)| tensor.to_vec::<f32>().unwrap())
+        .collect()
 }
 
 proptest! {
