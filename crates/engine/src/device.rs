@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cuda::Cuda;
-use crate::cuda::host::DeviceMemory;
+use crate::cuda::DeviceMemory;
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use crate::memory::arena::{Arena, Bytes, Category, End, Span};

@@ -419,9 +419,9 @@ impl<'a> ViewMut<'a> {
         assert_eq!(bytes.len(), self.view().bytes(), "bytes written to a view of another size");
         match self.device.kind() {
             Kind::Plan => Ok(()),
-            // SAFETY: the view is as long as the bytes and the only one of them.
-            #[allow(unsafe_code)]
             Kind::Cpu => {
+                // SAFETY: the view is as long as the bytes and the only one of them.
+                #[allow(unsafe_code)]
                 unsafe {
                     std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address, bytes.len());
                 }

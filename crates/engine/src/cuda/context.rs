@@ -37,8 +37,6 @@ pub struct Cuda {
     context: sys::CUcontext,
     /// All kernels and copies that belong to a step.
     stream: sys::CUstream,
-    /// Copies between host and device beside the step.
-    copy_stream: sys::CUstream,
     pub(super) modules: Mutex<HashMap<String, Loaded>>,
     gemm: Gemm,
     /// The first error of a call that cannot return one.
@@ -102,20 +100,15 @@ impl Cuda {
             let mut context = std::ptr::null_mut();
             check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
             check("cuCtxSetCurrent", sys::cuCtxSetCurrent(context))?;
-            let stream = || -> Result<sys::CUstream> {
-                let mut stream = std::ptr::null_mut();
-                let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-                check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))?;
-                Ok(stream)
-            };
-            let (stream, copy_stream) = (stream()?, stream()?);
+            let mut stream = std::ptr::null_mut();
+            let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+            check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))?;
             Ok(Cuda {
                 gemm: Gemm::new(&properties)?,
                 properties,
                 device,
                 context,
                 stream,
-                copy_stream,
                 modules: Mutex::default(),
                 late: Mutex::default(),
             })
@@ -140,11 +133,6 @@ impl Cuda {
     /// The stream of all kernels.
     pub(crate) fn stream(&self) -> sys::CUstream {
         self.stream
-    }
-
-    /// The stream of copies beside the step.
-    pub(crate) fn copy_stream(&self) -> sys::CUstream {
-        self.copy_stream
     }
 
     /// Makes the context that of the calling thread, as every call of the driver asks.
@@ -198,7 +186,6 @@ impl Drop for Cuda {
             let _ = sys::cuStreamSynchronize(self.stream);
             self.gemm.release();
             let _ = sys::cuStreamDestroy_v2(self.stream);
-            let _ = sys::cuStreamDestroy_v2(self.copy_stream);
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
         }
     }

@@ -1,4 +1,4 @@
-//! Copies between host and GPU, and the memory they pass through.
+//! The GPU's memory, and copies between it and the host.
 
 use cudarc::driver::sys;
 
@@ -36,53 +36,6 @@ impl DeviceMemory {
     }
 }
 
-/// Host memory that the GPU reads and writes directly.
-pub struct Pinned {
-    address: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: it owns its bytes.
-#[allow(unsafe_code)]
-unsafe impl Send for Pinned {}
-// SAFETY: shared references only read.
-#[allow(unsafe_code)]
-unsafe impl Sync for Pinned {}
-
-impl Pinned {
-    /// `bytes` of pinned host memory, undefined.
-    #[allow(unsafe_code)]
-    pub fn new(cuda: &Cuda, bytes: usize) -> Result<Pinned> {
-        cuda.make_current()?;
-        let mut address = std::ptr::null_mut();
-        // SAFETY: the pointer is to a live value.
-        check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&mut address, bytes.max(1), 0) })?;
-        Ok(Pinned { address: address.cast(), bytes })
-    }
-
-    /// Its bytes.
-    #[allow(unsafe_code)]
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: it owns `bytes` bytes from `address`.
-        unsafe { std::slice::from_raw_parts(self.address, self.bytes) }
-    }
-
-    /// Its bytes, to write.
-    #[allow(unsafe_code)]
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and this is the only reference.
-        unsafe { std::slice::from_raw_parts_mut(self.address, self.bytes) }
-    }
-}
-
-impl Drop for Pinned {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: made by `cuMemHostAlloc`; it is given back once.
-        let _ = unsafe { sys::cuMemFreeHost(self.address.cast()) };
-    }
-}
-
 impl Cuda {
     /// Copies bytes to the GPU, ordered by the compute stream; the source may be changed on return.
     #[allow(unsafe_code)]
@@ -91,8 +44,8 @@ impl Cuda {
             return Ok(());
         }
         self.make_current()?;
-        // SAFETY: the caller owns `from.len()` bytes at `to`. From pageable memory the driver copies through its own
-        // staging before it returns; from pinned memory the wait below keeps the source as it is.
+        // SAFETY: the caller owns `from.len()` bytes at `to`. The source is pageable
+        // memory, which the driver copies through its own staging before it returns.
         unsafe {
             let pointer = from.as_ptr().cast();
             let copied = sys::cuMemcpyHtoDAsync_v2(to, pointer, from.len(), self.stream());

@@ -115,11 +115,6 @@ impl Cuda {
         check("cuLaunchKernel", result)
     }
 
-    /// Has the driver compile a module now instead of at its first launch.
-    pub(crate) fn load(&self, module: &Module) -> Result<()> {
-        self.function(module, module.kernels[0].0).map(|_| ())
-    }
-
     fn function(&self, module: &Module, kernel: &'static str) -> Result<Function> {
         self.make_current()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);

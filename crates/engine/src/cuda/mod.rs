@@ -7,11 +7,12 @@
 mod blas;
 mod context;
 pub mod gemm;
-pub mod host;
+mod host;
 mod launch;
 mod libraries;
 #[cfg(test)]
 mod tests;
 
 pub use context::{Cuda, Properties};
+pub(crate) use host::DeviceMemory;
 pub(crate) use launch::{Arg, Module};

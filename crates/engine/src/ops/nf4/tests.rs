@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::device::{Device, Kind};
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;

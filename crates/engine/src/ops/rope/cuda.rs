@@ -19,7 +19,8 @@ pub(super) fn turn(
     direction: f32,
 ) -> Result<()> {
     let half = cos.cols();
-    let (kernel, each) = if half % 8 == 0 { ("rope_turn_8", 8) } else { ("rope_turn_1", 1) };
+    let (kernel, each) =
+        if half.is_multiple_of(8) { ("rope_turn_8", 8) } else { ("rope_turn_1", 1) };
     let total = x.shape().len() / 2 / each;
     x.device().cuda().launch(
         &MODULE,

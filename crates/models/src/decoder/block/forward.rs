@@ -1,6 +1,5 @@
 //! A block forward.
 
-use engine::device::Device;
 use engine::memory::arena::Category;
 use engine::ops::{add, attention, gated_mlp, rms_norm, rope};
 use engine::tensor::{Tensor, View, ViewMut};
