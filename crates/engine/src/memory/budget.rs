@@ -8,6 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
@@ -76,8 +77,8 @@ fn enter(words: &str) -> u64 {
         // Without a watch the memory is limited all the same.
         let _ = std::thread::Builder::new().name("watch".to_owned()).spawn(watch);
     });
-    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     working().push((number, words.to_owned(), 0));
     number
 }
@@ -94,7 +95,15 @@ fn watch() {
     }
 }
 
+/// Says the words and ends the program. Threads that work on one thing run out together: the first one speaks, and the
+/// others wait for the end.
 fn end(words: &[u8]) -> ! {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    if ENDING.swap(true, Ordering::Relaxed) {
+        loop {
+            std::thread::sleep(LOOK);
+        }
+    }
     let mut stderr = std::io::stderr();
     let _ = stderr.write_all(words);
     let _ = stderr.write_all(b"\n");
