@@ -37,7 +37,7 @@ pub struct Cuda {
     context: sys::CUcontext,
     /// All kernels and copies that belong to a step.
     stream: sys::CUstream,
-    pub(super) modules: Mutex<HashMap<String, Loaded>>,
+    pub(super) modules: Mutex<HashMap<&'static str, Loaded>>,
     gemm: Gemm,
     /// The first error of a call that cannot return one.
     late: Mutex<Option<(&'static str, CUresult)>>,
@@ -75,7 +75,14 @@ impl Cuda {
                     hint: "install driver 535 or newer; `prospect doctor` says which fits this machine",
                 });
             }
-            check("cuInit", sys::cuInit(0))?;
+            let started = sys::cuInit(0);
+            if started == CUresult::CUDA_ERROR_NO_DEVICE {
+                return Err(Error::NoGpu {
+                    reason: "the NVIDIA driver shows no GPU".to_owned(),
+                    hint: "look at CUDA_VISIBLE_DEVICES and at `nvidia-smi -L`, or write device = \"cpu\"",
+                });
+            }
+            check("cuInit", started)?;
             let mut count = 0;
             check("cuDeviceGetCount", sys::cuDeviceGetCount(&mut count))?;
             if ordinal >= count as usize {
@@ -232,7 +239,6 @@ pub(crate) fn check(call: &'static str, result: CUresult) -> Result<()> {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             "other programs hold the GPU's memory (see `nvidia-smi`); close them, or lower memory_limit"
         }
-        CUresult::CUDA_ERROR_NO_DEVICE => "look at CUDA_VISIBLE_DEVICES and at `nvidia-smi -L`",
         CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
         | CUresult::CUDA_ERROR_SYSTEM_NOT_READY
         | CUresult::CUDA_ERROR_UNKNOWN => {
