@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::cuda::Cuda;
+use engine::cuda::{Cuda, Properties};
 use engine::device::{Device, Kind};
 
 use crate::error::{Error, Result};
@@ -20,8 +20,6 @@ const LARGEST_CONTEXT: u64 = 3 << 29;
 /// See the module.
 #[derive(Clone)]
 pub struct Machine {
-    /// [`Kind::Cpu`] or [`Kind::Cuda`].
-    pub arithmetic: Kind,
     /// The most bytes the arena may take; none where the host does not say.
     pub limit: Option<u64>,
     /// What was taken and why, in a sentence.
@@ -41,7 +39,7 @@ impl Machine {
                 Err(error) => return Err(error.into()),
             },
         };
-        if machine.arithmetic == Kind::Cpu && recipe.train.attention == Attention::Standard {
+        if machine.arithmetic() == Kind::Cpu && recipe.train.attention == Attention::Standard {
             return Err(Error::input(
                 "train.attention = \"standard\" has no kernel on the CPU",
                 "write \"flash\" or leave it out: it computes the same in less memory",
@@ -50,14 +48,8 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A GPU that need not be here, with an arena of at most `limit` bytes.
-    pub fn described(limit: u64, description: String) -> Machine {
-        Machine { arithmetic: Kind::Cuda, limit: Some(limit), description, gpu: None }
-    }
-
     fn cpu(recipe: &Recipe, why: &str) -> Machine {
         Machine {
-            arithmetic: Kind::Cpu,
             limit: recipe.train.memory_limit.map(|limit| limit.0).or_else(host_limit),
             description: format!("device: CPU, because {why}"),
             gpu: None,
@@ -84,18 +76,14 @@ impl Machine {
             cuda.gemm().describe()
         );
         let gpu = Some(Arc::new(cuda));
-        Ok(Machine { arithmetic: Kind::Cuda, limit: Some(limit), description, gpu })
+        Ok(Machine { limit: Some(limit), description, gpu })
     }
 
-    /// A device with an arena of `bytes` bytes. On a machine that was only described there is none.
+    /// A device with an arena of `bytes` bytes.
     pub fn device(&self, bytes: usize) -> Result<Device> {
-        match (&self.gpu, self.arithmetic) {
-            (Some(cuda), _) => Ok(Device::on_gpu(cuda.clone(), bytes)?),
-            (None, Kind::Cpu) => Ok(Device::cpu(bytes)?),
-            (None, _) => Err(Error::machine(
-                "the GPU was only described, it is not here",
-                "train on the machine that has it",
-            )),
+        match &self.gpu {
+            Some(cuda) => Ok(Device::on_gpu(cuda.clone(), bytes)?),
+            None => Ok(Device::cpu(bytes)?),
         }
     }
 
@@ -104,9 +92,22 @@ impl Machine {
         Machine { limit: Some(limit), ..self.clone() }
     }
 
+    /// What decides the bytes of a result: the CPU, or the GPU with its driver and what computes its products.
+    pub fn name(&self) -> String {
+        let Some(cuda) = &self.gpu else { return "the CPU".to_owned() };
+        let Properties { name, driver, .. } = cuda.properties();
+        let products = cuda.gemm().describe();
+        format!("{name} (driver for CUDA {}.{}, products: {products})", driver.0, driver.1)
+    }
+
+    /// Whose arithmetic it is: [`Kind::Cpu`] or [`Kind::Cuda`].
+    pub fn arithmetic(&self) -> Kind {
+        if self.gpu.is_some() { Kind::Cuda } else { Kind::Cpu }
+    }
+
     /// A device that plans for this machine.
     pub fn plan(&self) -> Device {
-        Device::plan_for(self.arithmetic)
+        Device::plan_for(self.arithmetic())
     }
 }
 

@@ -72,6 +72,7 @@ pub fn run(
     let fit = plan(&inputs, &machine, then.as_ref())?;
     let run_file = RunFile {
         prospect: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: machine.name(),
         recipe: checksum::of(inputs.recipe.to_toml().as_bytes()),
         policy: fit.simulation.policy,
         template_moment: now,
@@ -162,7 +163,7 @@ fn look_at_room(
         ))),
     }
     // On the CPU the arena is in the same memory.
-    let arena = if machine.arithmetic == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
+    let arena = if machine.arithmetic() == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
     let taken = (arena + contents.bytes()) as u64;
     let copies = host_limit().is_none_or(|available| taken <= available);
     if !copies {

@@ -200,22 +200,21 @@ fn warnings_stand_in_the_metrics_and_are_the_same_after_a_stop() {
 }
 
 #[test]
-fn a_run_is_not_resumed_by_another_version() {
-    let place = Place::new();
-    place.well("train recipe.toml --set train.max_steps=2");
-    let path = place.path("run/run.json");
-    let mut start: serde_json::Value = train::checksum::read_sealed(&path).unwrap();
-    start["prospect"] = "0.0.9".into();
-    train::checksum::write_sealed(&path, &start).unwrap();
-    let came = place.run("train recipe.toml --set train.max_steps=2 --resume");
-    assert_eq!(came.code, Some(2));
-    assert!(
-        place
-            .tidy(&came.stderr)
-            .contains("Prospect is 0.1.0, was 0.0.9, since the run in 'run' began"),
-        "{}",
-        came.stderr
-    );
+fn a_run_is_not_resumed_by_another_version_or_on_another_machine() {
+    for (key, then, words) in [
+        ("prospect", "0.0.9", "Prospect is 0.1.0, was 0.0.9, since the run in 'run' began"),
+        ("machine", "a GPU", "the CPU computes now, it was a GPU, since the run in 'run' began"),
+    ] {
+        let place = Place::new();
+        place.well("train recipe.toml --set train.max_steps=2");
+        let path = place.path("run/run.json");
+        let mut start: serde_json::Value = train::checksum::read_sealed(&path).unwrap();
+        start[key] = then.into();
+        train::checksum::write_sealed(&path, &start).unwrap();
+        let came = place.run("train recipe.toml --set train.max_steps=2 --resume");
+        assert_eq!(came.code, Some(2));
+        assert!(place.tidy(&came.stderr).contains(words), "{}", came.stderr);
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use crate::recipe::Recipe;
 pub struct RunFile {
     /// The version of Prospect.
     pub prospect: String,
+    /// What computes, see [`crate::machine::Machine::name`].
+    pub machine: String,
     /// SHA-256 of `recipe.toml`.
     pub recipe: String,
     /// What the planner chose.
@@ -87,6 +89,9 @@ impl Folder {
         }
         if then.prospect != now.prospect {
             return changed(format!("Prospect is {}, was {},", now.prospect, then.prospect));
+        }
+        if then.machine != now.machine {
+            return changed(format!("{} computes now, it was {},", now.machine, then.machine));
         }
         let find = |all: &[(String, String)], wanted: &str| {
             all.iter().find(|(name, _)| name == wanted).map(|(_, sum)| sum.clone())
