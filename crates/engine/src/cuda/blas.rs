@@ -5,14 +5,12 @@
 //! handed over transposed, with `right` as its A and `left` as its B (see [`Transposed`]).
 //!
 //! A run never times algorithms. The algorithm of a [`Key`], which holds the row count rounded up to a bucket, is
-//! the first answer of the heuristic at the bucket's shape, or the tuning table's, and stays so for the life of
-//! the context; it then runs with the exact shape. Partial sums are added in f32 only.
+//! the first answer of the heuristic at the bucket's shape, and stays so for the life of the context; it then runs with the exact shape. Partial sums are added in f32 only.
 
 #![allow(unsafe_code)] // every call of a loaded function is one
 
 pub(crate) mod functions;
 mod key;
-pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -25,9 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use super::gemm::{Layout, Matrix, Product};
 use super::libraries::{self, CUBLASLT, Missing, Surroundings};
 use functions::{Algorithm, Functions, Heuristic, Status};
-pub use key::Key;
-use key::Transposed;
-use table::Table;
+use key::{Key, Transposed};
 
 /// A call cuBLASLt refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +71,6 @@ pub(crate) struct Blas {
     functions: Functions,
     handle: *mut c_void,
     prepared: Mutex<HashMap<Key, Prepared>>,
-    table: Option<Table>,
     workspace_bytes: usize,
     path: PathBuf,
 }
@@ -104,12 +99,7 @@ impl Blas {
         let status = unsafe { (functions.create)(&mut handle) };
         check("cublasLtCreate", status)?;
         let prepared = Mutex::default();
-        Ok(Blas { functions, handle, prepared, table: None, workspace_bytes, path })
-    }
-
-    /// From now on, keys that `table` has use its algorithms.
-    pub(crate) fn set_table(&mut self, table: Table) {
-        self.table = Some(table);
+        Ok(Blas { functions, handle, prepared, workspace_bytes, path })
     }
 
     /// The library's version, as in 13.4.1.
@@ -120,11 +110,6 @@ impl Blas {
     /// The file that was loaded.
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
-    }
-
-    /// The tuning table in use.
-    pub(crate) fn table(&self) -> Option<&Table> {
-        self.table.as_ref()
     }
 
     /// Queues `product` on `stream`. `Ok(false)` where cuBLASLt cannot compute it: nothing was queued then.
@@ -148,7 +133,7 @@ impl Blas {
             Err(Failure {
                 status: functions::NOT_SUPPORTED | functions::INVALID_VALUE, ..
             }) => {
-                let exact = self.ask(&key, entry, 1)?.first().copied();
+                let exact = self.ask(&key, entry)?;
                 entry.exact.insert(product.n, exact);
                 let Some(algorithm) = exact else { return Ok(false) };
                 self.launch(product, entry, &algorithm, stream).map(|()| true)
@@ -157,43 +142,9 @@ impl Blas {
         }
     }
 
-    /// The keys of all products so far.
-    pub(crate) fn keys(&self) -> Vec<Key> {
-        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut keys: Vec<Key> = prepared.keys().copied().collect();
-        keys.sort();
-        keys
-    }
-
-    /// The heuristic's first `count` answers for a key, the fastest by its estimate first.
-    pub(crate) fn candidates(&self, key: &Key, count: usize) -> Result<Vec<Algorithm>, Failure> {
-        let entry = self.describe(key)?;
-        let answers = self.ask(key, &entry, count);
-        self.destroy(&entry);
-        answers
-    }
-
-    /// Queues a product of the bucket's shape `times` times with an algorithm to be measured.
-    pub(crate) fn trial(
-        &self,
-        product: &Product,
-        algorithm: &Algorithm,
-        times: usize,
-        stream: *mut c_void,
-    ) -> Result<(), Failure> {
-        let entry = self.describe(&Key::of(product))?;
-        let queued = (0..times).try_for_each(|_| self.launch(product, &entry, algorithm, stream));
-        self.destroy(&entry);
-        queued
-    }
-
     fn prepare(&self, key: &Key) -> Result<Prepared, Failure> {
         let mut entry = self.describe(key)?;
-        let tuned = self.table.as_ref().and_then(|table| table.algorithm(key));
-        entry.algorithm = match tuned {
-            Some(algorithm) => Some(algorithm),
-            None => self.ask(key, &entry, 1)?.first().copied(),
-        };
+        entry.algorithm = self.ask(key, &entry)?;
         Ok(entry)
     }
 
@@ -249,13 +200,13 @@ impl Blas {
         Ok(entry)
     }
 
-    /// The heuristic's answers for the shape the descriptors are set to now; none where it has none.
-    fn ask(&self, key: &Key, entry: &Prepared, count: usize) -> Result<Vec<Algorithm>, Failure> {
+    /// The heuristic's first answer for the shape the descriptors are set to now; none where it has none.
+    fn ask(&self, key: &Key, entry: &Prepared) -> Result<Option<Algorithm>, Failure> {
         let f = &self.functions;
         let mut preference = ptr::null_mut();
-        let mut answers = vec![Heuristic::default(); count];
+        let mut answer = Heuristic::default();
         let mut answered = 0;
-        // SAFETY: the pointers are to places for what is written, `answers` has room for `count`, and attribute
+        // SAFETY: the pointers are to places for what is written, and attribute
         // values have the documented types.
         unsafe {
             check("cublasLtMatmulPreferenceCreate", (f.preference_create)(&mut preference))?;
@@ -290,8 +241,8 @@ impl Blas {
                     entry.out,
                     entry.out,
                     preference,
-                    count as i32,
-                    answers.as_mut_ptr(),
+                    1,
+                    &mut answer,
                     &mut answered,
                 );
                 // No algorithm is an answer, not a failure: the own kernels compute every shape.
@@ -304,9 +255,8 @@ impl Blas {
             (f.preference_destroy)(preference);
             result?;
         }
-        answers.truncate(usize::try_from(answered).unwrap_or(0));
-        let usable = answers.iter().filter(|a| a.state == 0 && a.workspace <= self.workspace_bytes);
-        Ok(usable.map(|answer| answer.algorithm).collect())
+        let usable = answered > 0 && answer.state == 0 && answer.workspace <= self.workspace_bytes;
+        Ok(usable.then_some(answer.algorithm))
     }
 
     /// Sets the row count of the descriptors that hold it: it is the number of columns of two matrices.

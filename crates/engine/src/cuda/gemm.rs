@@ -9,10 +9,8 @@
 //! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
 //! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
 
-mod tune;
-
-use crate::cuda::blas::{Blas, Failure, table};
-use crate::cuda::libraries::{self, Surroundings};
+use crate::cuda::blas::{Blas, Failure};
+use crate::cuda::libraries::Surroundings;
 use crate::cuda::{Cuda, Properties};
 use crate::device::{Device, Kind};
 use crate::dtype::DType;
@@ -21,18 +19,12 @@ use crate::memory::arena::Category;
 use crate::ops;
 use crate::tensor::{Tensor, View, ViewMut};
 
-pub use crate::cuda::blas::Key;
-pub use crate::cuda::blas::table::Table;
-pub use tune::tune;
-#[cfg(test)]
-pub(crate) use tune::{milliseconds, operands};
-
 /// Workspace of a product: for the partial sums of products whose inner size is split among blocks. 32 MiB is what
 /// NVIDIA advises for Hopper; one size for all GPUs keeps a plan independent of the GPU it is made for.
 pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// Which of a linear layer's products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// `y (N, M) = x (N, K) W (M, K)^T`
     Forward,
@@ -107,7 +99,7 @@ pub struct Gemm {
 }
 
 impl Gemm {
-    /// Looks for cuBLASLt and for a tuning table. The context is current.
+    /// Looks for cuBLASLt. The context is current.
     pub(crate) fn new(properties: &Properties) -> Result<Gemm> {
         let around = Surroundings::here();
         let choice = (around.variable)("PROSPECT_GEMM");
@@ -133,24 +125,15 @@ impl Gemm {
                 format!("{} answered {} ({})", failure.call, failure.status, failure.name())
             })
         });
-        let mut blas = match started {
-            Ok(blas) => blas,
-            Err(reason) if wanted => {
-                return Err(Error::Argument {
-                    op: "matmul",
-                    what: format!("PROSPECT_GEMM is cublaslt, but {reason}"),
-                    hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
-                });
-            }
-            Err(reason) => return Ok(Gemm { blas: None, reason }),
-        };
-        if let Some(folder) = libraries::cache(&around) {
-            let machine = table::Machine::new(properties, blas.version());
-            if let Some(table) = Table::find(&folder, &machine)? {
-                blas.set_table(table);
-            }
+        match started {
+            Ok(blas) => Ok(Gemm { blas: Some(blas), reason: String::new() }),
+            Err(reason) if wanted => Err(Error::Argument {
+                op: "matmul",
+                what: format!("PROSPECT_GEMM is cublaslt, but {reason}"),
+                hint: "unset PROSPECT_GEMM to compute with Prospect's own kernels",
+            }),
+            Err(reason) => Ok(Gemm { blas: None, reason }),
         }
-        Ok(Gemm { blas: Some(blas), reason: String::new() })
     }
 
     /// Who computes products that both can.
@@ -158,26 +141,13 @@ impl Gemm {
         if self.blas.is_some() { Backend::CublasLt } else { Backend::Own }
     }
 
-    /// Who computes, from where and by which choices: what decides the bytes of products, in words.
+    /// Who computes, and from where: what decides the bytes of products, in words.
     pub fn describe(&self) -> String {
         let Some(blas) = &self.blas else {
             return format!("Prospect's own kernels ({})", self.reason);
         };
         let (major, minor, patch) = blas.version();
-        let place = blas.path().display();
-        match blas.table() {
-            Some(table) => format!(
-                "cuBLASLt {major}.{minor}.{patch} from {place}, {} products tuned by {}",
-                table.len(),
-                table.path().display()
-            ),
-            None => format!("cuBLASLt {major}.{minor}.{patch} from {place}"),
-        }
-    }
-
-    /// The products computed by cuBLASLt so far, to be tuned.
-    pub fn keys(&self) -> Vec<Key> {
-        self.blas.as_ref().map_or_else(Vec::new, Blas::keys)
+        format!("cuBLASLt {major}.{minor}.{patch} from {}", blas.path().display())
     }
 
     /// Destroys the library's handle. The context is current, and nothing that was queued still runs.

@@ -122,7 +122,7 @@ impl Cuda {
             Some(loaded) => loaded,
             None => {
                 let loaded = compile(module)?;
-                modules.entry(module.name.to_owned()).or_insert(loaded)
+                modules.entry(module.name).or_insert(loaded)
             }
         };
         let Some(function) = loaded.functions.get(kernel) else {

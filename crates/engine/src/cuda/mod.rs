@@ -13,6 +13,8 @@ mod libraries;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use context::check;
 pub use context::{Cuda, Properties};
 pub(crate) use host::DeviceMemory;
 pub(crate) use launch::{Arg, Module};

@@ -4,8 +4,8 @@ use crate::cuda::gemm::{Layout, Product};
 use crate::dtype::DType;
 
 /// What the choice of an algorithm hangs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
     /// Which of the three products.
     pub layout: Layout,
     /// Rows of x and y, rounded up by [`bucket`].

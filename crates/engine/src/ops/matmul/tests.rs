@@ -1,6 +1,7 @@
 //! Proofs of the products of a linear layer.
 
 mod on_cuda;
+mod speed;
 
 use crate::error::Error;
 use crate::ops::matmul::{self, Output};

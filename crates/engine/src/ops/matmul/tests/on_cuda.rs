@@ -1,6 +1,6 @@
 //! The products on a GPU, by cuBLASLt and by matmul.cu, against f64 sums of the same bf16 operands.
 
-use crate::cuda::gemm::{self, Backend, Key, Layout, Matrix, Product};
+use crate::cuda::gemm::{self, Backend, Layout, Matrix, Product};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::memory::arena::Category;
@@ -9,7 +9,8 @@ use crate::random::Stream;
 use crate::tensor::Tensor;
 use crate::testing::{activations, as_good_as, cuda, filled, normal, rounded, values};
 
-const LAYOUTS: [Layout; 3] = [Layout::Forward, Layout::BackwardInput, Layout::BackwardWeight];
+pub(super) const LAYOUTS: [Layout; 3] =
+    [Layout::Forward, Layout::BackwardInput, Layout::BackwardWeight];
 
 /// What a test varies besides the sizes.
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +23,13 @@ struct Case {
     add: bool,
 }
 
-fn backends(device: &Device) -> Vec<Backend> {
+pub(super) fn backends(device: &Device) -> Vec<Backend> {
     let found = device.cuda().gemm().backend() == Backend::CublasLt;
     if found { vec![Backend::CublasLt, Backend::Own] } else { vec![Backend::Own] }
 }
 
 /// Rows and columns of left, right and out.
-fn shapes(layout: Layout, [n, m, k]: [usize; 3]) -> [(usize, usize); 3] {
+pub(super) fn shapes(layout: Layout, [n, m, k]: [usize; 3]) -> [(usize, usize); 3] {
     match layout {
         Layout::Forward => [(n, k), (m, k), (n, m)],
         Layout::BackwardInput => [(n, m), (m, k), (n, k)],
@@ -202,45 +203,6 @@ fn the_op_on_cuda_is_the_op_on_the_cpu() {
         let (ours, exact) = (run(&device), run(&cpu));
         for ((name, ours), exact) in ["y", "dx", "dweight"].into_iter().zip(&ours).zip(&exact) {
             as_good_as(name, ours, &rounded(exact), exact);
-        }
-    }
-}
-
-/// `cargo test --release -p prospect-engine speed_of_products -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-fn speed_of_products_on_cuda() {
-    let Some(device) = cuda() else { return };
-    let cuda = device.cuda();
-    eprintln!("{}; {}", cuda.properties().name, cuda.gemm().describe());
-    let weights = [(4096, 4096), (11_008, 4096), (4096, 11_008), (16, 4096), (4096, 16)];
-    for backend in backends(&device) {
-        for rows in [1024, 4096, 8192] {
-            for (m, k) in weights {
-                for layout in LAYOUTS {
-                    let [left, right, out] = shapes(layout, [rows, m, k]);
-                    let wide = layout == Layout::BackwardWeight;
-                    let strides = [left.1, right.1, out.1];
-                    let key = Key { layout, rows, m, k, strides, wide, add: wide, aligned: true };
-                    let (product, _memory) = gemm::operands(&device, &key).unwrap();
-                    let run = |times: usize| {
-                        (0..times).try_for_each(|_| gemm::multiply_on(cuda, backend, &product))
-                    };
-                    run(3).unwrap();
-                    let time = (0..3)
-                        .map(|_| gemm::milliseconds(cuda, || run(20)).unwrap() / 20.0)
-                        .fold(f32::INFINITY, f32::min);
-                    let flops = 2.0 * rows as f64 * m as f64 * k as f64;
-                    let speed = flops / f64::from(time) / 1e9;
-                    let bytes = 2 * (left.0 * left.1 + right.0 * right.1)
-                        + out.0 * out.1 * if wide { 8 } else { 2 };
-                    let traffic = bytes as f64 / f64::from(time) / 1e6;
-                    eprintln!(
-                        "{backend:?} {layout:?} rows {rows} weight {m} x {k}: {time:.4} ms, {speed:.1} TFLOP/s, {traffic:.0} GB/s"
-                    );
-                }
-            }
         }
     }
 }
