@@ -218,6 +218,7 @@ fn a_damaged_model_or_data_file_ends_in_words_or_is_harmless_at_the_start() {
         let what = damage(&disturbed.place.path(names[*seed as usize % names.len()]), &mut dice);
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_prospect"));
         command.args("train recipe.toml --set train.max_steps=2".split(' '));
+        command.env("CUDA_VISIBLE_DEVICES", "");
         let output = command.current_dir(disturbed.place.path(".")).output().unwrap();
         ended_with_words(&what, &output)
     });

@@ -107,6 +107,7 @@ impl Disturbed {
         command.args(arguments.split_whitespace()).current_dir(&here);
         command
             .env("NO_COLOR", "1")
+            .env("CUDA_VISIBLE_DEVICES", "")
             .env("LD_PRELOAD", layer()?)
             .env("FAULTS_UNDER", here.join("run"));
         command.env("FAULTS_COUNT", here.join("count")).stdin(Stdio::null());

@@ -309,15 +309,11 @@ fn a_recipe_that_is_wrong_is_refused() {
           hint: write max_length = 128 or less
     "#]],
     );
-    check(
-        &place,
-        "--set train.device=cuda",
-        1,
-        expect![[r#"
-            error: no GPU can be used: no NVIDIA driver is installed (libcuda.so.1 is not found)
-              hint: install NVIDIA's driver 535 or newer, or write device = "cpu"
-        "#]],
-    );
+    // Why there is none differs: without a driver, or with one whose GPUs are hidden.
+    let came = place.run("train recipe.toml --set train.device=cuda");
+    assert_eq!(came.code, Some(1));
+    assert!(came.stderr.starts_with("error: no GPU can be used: "), "{}", came.stderr);
+    assert!(came.stderr.contains("or write device = \"cpu\""), "{}", came.stderr);
     check(
         &place,
         "--set train.memory_limit=64KiB",

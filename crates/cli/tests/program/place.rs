@@ -124,6 +124,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prospect"));
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         command.env("NO_COLOR", "1").env("COLUMNS", "80").stdin(Stdio::null());
+        // What is tested here is the CPU's, also where there is a GPU.
+        command.env("CUDA_VISIBLE_DEVICES", "");
         command
     }
 
