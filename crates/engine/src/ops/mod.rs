@@ -18,6 +18,7 @@ pub mod attention;
 pub mod add;
 pub mod gated_mlp;
 
+pub mod dora;
 pub mod dropout;
 pub mod linear_logps;
 
@@ -42,6 +43,7 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &rope::cuda::MODULE,
         &add::cuda::MODULE,
         &gated_mlp::cuda::MODULE,
+        &dora::cuda::MODULE,
         &dropout::cuda::MODULE,
         &linear_logps::cuda::MODULE,
         &grad_norm::cuda::MODULE,
