@@ -29,14 +29,8 @@ pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
     match &arguments.adapter {
         // Rank, scale and modules are those of the adapter, whatever the recipe trains.
         Some(folder) => {
-            recipe.adapter = Some(Adapter {
-                r: None,
-                lora_alpha: None,
-                lora_dropout: 0.0,
-                use_rslora: None,
-                target_modules: None,
-                init_from: Some(folder.clone()),
-            });
+            recipe.adapter =
+                Some(Adapter { init_from: Some(folder.clone()), ..Adapter::default() });
         }
         None => say("note: without --adapter this measures the model as training starts with it"),
     }

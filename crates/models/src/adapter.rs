@@ -1,148 +1,62 @@
-//! Adapters on disk, as PEFT 0.21 writes and reads them: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters on disk, as PEFT 0.21 writes and reads them: `adapter_config.json` ([`config`]) and
+//! `adapter_model.safetensors`.
+//!
+//! An adapter that took a part of the base's weights into its matrices is written as the difference to its start
+//! (PEFT's `subtract_mutated_init`): `[A; A_0]` and `[B, -B_0]`, of twice the rank and the same scale, so that it
+//! belongs to the base as it is.
+
+pub mod config;
 
 use std::path::Path;
 
-use data::files;
 use engine::device::Device;
-use serde_json::{Map, Value, json};
+use engine::tensor::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::export::{self, Entry};
-use crate::lora::{Adapter, LoraConfig, Targets};
+use crate::lora::Adapter;
+
+pub use config::{config_json, read_config};
 
 /// The file of an adapter's matrices.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// The file that says what they are.
 pub const CONFIG: &str = "adapter_config.json";
 
-/// Keys of `adapter_config.json` that change what is computed, with the values Prospect computes.
-const PLAIN: [(&str, &[&str]); 20] = [
-    ("peft_type", &["\"LORA\""]),
-    ("bias", &["\"none\""]),
-    ("use_dora", &["false"]),
-    ("fan_in_fan_out", &["false"]),
-    ("lora_bias", &["false"]),
-    ("modules_to_save", &["null", "[]"]),
-    ("rank_pattern", &["{}", "null"]),
-    ("alpha_pattern", &["{}", "null"]),
-    ("layers_to_transform", &["null"]),
-    ("layer_replication", &["null"]),
-    ("exclude_modules", &["null", "[]"]),
-    ("target_parameters", &["null", "[]"]),
-    ("trainable_token_indices", &["null"]),
-    ("use_qalora", &["false", "null"]),
-    ("use_bdlora", &["false", "null"]),
-    ("alora_invocation_tokens", &["null"]),
-    ("arrow_config", &["null"]),
-    ("kasa_config", &["null"]),
-    ("monteclora_config", &["null"]),
-    // The others (pissa, olora, corda, loftq, ...) change the base's weights as well.
-    ("init_lora_weights", &["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""]),
-];
-
-/// Reads `adapter_config.json` of an adapter folder.
-pub fn read_config(folder: &Path) -> Result<LoraConfig> {
-    let path = folder.join(CONFIG);
-    let wrong =
-        |message: String, hint: &str| Error::input(format!("{}: {message}", path.display()), hint);
-    if folder.is_dir() && !path.exists() {
-        return Err(wrong(
-            "there is no such file".to_owned(),
-            "an adapter folder has adapter_config.json and adapter_model.safetensors, as PEFT writes them",
-        ));
-    }
-    let fields = match serde_json::from_str(&files::read_to_string(&path)?) {
-        Ok(Value::Object(fields)) => fields,
-        Ok(_) => {
-            return Err(wrong(
-                "is not a JSON object".to_owned(),
-                "write the adapter again with PEFT or Prospect",
-            ));
-        }
-        Err(error) => {
-            return Err(wrong(
-                format!("is not JSON: {error}"),
-                "write the adapter again with PEFT or Prospect",
-            ));
-        }
-    };
-    for (key, values) in PLAIN {
-        let text = fields.get(key).map(Value::to_string);
-        if text.as_ref().is_some_and(|text| !values.contains(&text.as_str())) {
-            return Err(wrong(
-                format!("{key} = {} is not supported", text.unwrap_or_default()),
-                &format!("Prospect computes plain LoRA, with {key} = {}", values[0]),
-            ));
-        }
-    }
-    let number =
-        |key: &str| fields.get(key).and_then(Value::as_f64).filter(|number| number.is_finite());
-    let r = fields.get("r").and_then(Value::as_u64).filter(|r| (1..=1 << 16).contains(r));
-    let (Some(r), Some(lora_alpha)) = (r, number("lora_alpha")) else {
-        return Err(wrong(
-            "r or lora_alpha is missing or no rank".to_owned(),
-            "r is a whole number from 1 to 65536, lora_alpha a number",
-        ));
-    };
-    let use_rslora = match fields.get("use_rslora") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(flag)) => *flag,
-        Some(other) => {
-            return Err(wrong(
-                format!("use_rslora = {other} is neither true nor false"),
-                "write the adapter again with PEFT or Prospect",
-            ));
-        }
-    };
-    let lora_dropout = match (fields.get("lora_dropout"), number("lora_dropout")) {
-        (None, _) => 0.0,
-        (Some(_), Some(dropout)) if (0.0..1.0).contains(&dropout) => dropout,
-        (Some(other), _) => {
-            return Err(wrong(
-                format!("lora_dropout = {other} is no share of inputs"),
-                "it is a number from 0 to below 1",
-            ));
-        }
-    };
-    Ok(LoraConfig {
-        r: r as usize,
-        lora_alpha,
-        use_rslora,
-        lora_dropout,
-        target_modules: targets(&fields).ok_or_else(|| {
-            wrong(
-                "target_modules is neither a list of names nor \"all-linear\"".to_owned(),
-                "list the modules' names",
-            )
-        })?,
-    })
-}
-
-fn targets(fields: &Map<String, Value>) -> Option<Targets> {
-    match fields.get("target_modules")? {
-        Value::String(text) if text == "all-linear" => Some(Targets::AllLinear),
-        Value::Array(names) => names
-            .iter()
-            .map(|name| name.as_str().map(str::to_owned))
-            .collect::<Option<_>>()
-            .map(Targets::Suffixes),
-        _ => None,
+/// The shape of a trained tensor in a file: a matrix of rank 1 is a matrix, though of one column.
+pub fn shape(name: &str, tensor: &Tensor) -> Vec<usize> {
+    match tensor.cols() {
+        1 if !is_matrix(name) => vec![tensor.rows()],
+        _ => vec![tensor.rows(), tensor.cols()],
     }
 }
 
-/// Reads an adapter into zero matrices of its shape. Both spellings of names are read: PEFT's files have
-/// `lora_A.weight`, a state dict has `lora_A.default.weight`.
+fn is_matrix(name: &str) -> bool {
+    name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+}
+
+/// The names a tensor may have: PEFT's files have `lora_A.weight`, a state dict has `lora_A.default.weight`.
+fn names(name: &str) -> [String; 2] {
+    let in_state_dict = match name.strip_suffix(".weight") {
+        Some(before) if is_matrix(name) => format!("{before}.default.weight"),
+        Some(before) => format!("{before}.modules_to_save.default.weight"),
+        None => format!("{name}.default.weight"),
+    };
+    [name.to_owned(), in_state_dict]
+}
+
+/// Reads an adapter into zero matrices of its shape. Under DoRA it is to be measured on its base before its first pass.
 pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adapter> {
     let lora = read_config(folder)?;
     let mut adapter = Adapter::zeros(device, config, &lora)?;
     let checkpoint = Checkpoint::open_file(&folder.join(WEIGHTS))?;
     let mut found = 0;
     for (name, tensor) in adapter.tensors_mut() {
-        let in_state_dict = name.replace(".weight", ".default.weight");
-        let name = if checkpoint.get(&name).is_some() { name } else { in_state_dict };
-        let shape = [tensor.rows(), tensor.cols()];
+        let [as_file, in_state_dict] = names(&name);
+        let shape = shape(&name, tensor);
+        let name = if checkpoint.get(&as_file).is_some() { as_file } else { in_state_dict };
         let stored = checkpoint.expect(&name, &shape).map_err(|error| Error {
             hint: "the adapter belongs to another model, or to another adapter_config.json"
                 .to_owned(),
@@ -164,54 +78,58 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
     Ok(adapter)
 }
 
+/// A trained tensor as it is written; `start` is what a tensor was of which the base lost a part.
+pub fn entry<'a>(name: &str, tensor: &'a Tensor, start: Option<&'a Tensor>) -> Entry<'a> {
+    let shape = shape(name, tensor);
+    let Some(start) = start.filter(|_| is_matrix(name)) else {
+        return Entry { shape, ..Entry::f32(name.to_owned(), tensor) };
+    };
+    let below = name.ends_with(".lora_A.weight");
+    let shape = if below { vec![2 * shape[0], shape[1]] } else { vec![shape[0], 2 * shape[1]] };
+    let bytes = move || {
+        let (now, then) = (tensor.to_vec::<f32>(), start.to_vec::<f32>());
+        let (now, then) =
+            (now.map_err(std::io::Error::other)?, then.map_err(std::io::Error::other)?);
+        let joined: Vec<f32> = match below {
+            true => now.into_iter().chain(then).collect(),
+            false => {
+                let rows = now.chunks(tensor.cols()).zip(then.chunks(tensor.cols()));
+                rows.flat_map(|(now, then)| now.iter().copied().chain(then.iter().map(|b| -b)))
+                    .collect()
+            }
+        };
+        Ok(joined.into_iter().flat_map(f32::to_le_bytes).collect())
+    };
+    Entry { name: name.to_owned(), dtype: "F32", shape, bytes: Box::new(bytes) }
+}
+
+/// The values of a tensor that [`entry`] wrote together with its start: those of now, and those of the start where
+/// it has some. `shape` is the tensor's own.
+pub fn parts(name: &str, shape: &[usize], values: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    if !is_matrix(name) {
+        return (values, Vec::new());
+    }
+    if name.ends_with(".lora_A.weight") {
+        let mut now = values;
+        let then = now.split_off(now.len() / 2);
+        return (now, then);
+    }
+    let rows = values.chunks(2 * shape[1]).map(|row| row.split_at(shape[1]));
+    let (now, then): (Vec<&[f32]>, Vec<&[f32]>) = rows.unzip();
+    (now.concat(), then.concat().into_iter().map(|b| -b).collect())
+}
+
 /// Writes an adapter that PEFT loads. `base` is what the adapter was trained on.
 pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
     let config = config_json(&adapter.config, base);
-    let entries: Vec<Entry> =
-        adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
+    let entries: Vec<Entry<'_>> = adapter
+        .tensors_mut()
+        .into_iter()
+        .map(|(name, tensor)| entry(&name, tensor, None))
+        .collect();
     export::write_safetensors(&folder.join(WEIGHTS), &entries)?;
-    files::write_json(&folder.join(CONFIG), &config)?;
+    data::files::write_json(&folder.join(CONFIG), &config)?;
     Ok(())
-}
-
-/// What stands in `adapter_config.json` of an adapter that was trained on `base`.
-pub fn config_json(lora: &LoraConfig, base: &str) -> Value {
-    let modules = match &lora.target_modules {
-        Targets::AllLinear => {
-            let last = |linear: &crate::weights::Linear| {
-                linear.path().split('.').next_back().map(str::to_owned)
-            };
-            crate::weights::Linear::ALL.iter().filter_map(last).collect()
-        }
-        Targets::Suffixes(names) => names.clone(),
-    };
-    json!({
-        "alpha_pattern": {},
-        "auto_mapping": null,
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "layers_pattern": null,
-        "layers_to_transform": null,
-        "lora_alpha": whole_where_it_is(lora.lora_alpha),
-        "lora_dropout": lora.lora_dropout,
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": lora.r,
-        "rank_pattern": {},
-        "revision": null,
-        "target_modules": modules,
-        "task_type": "CAUSAL_LM",
-        "use_dora": false,
-        "use_rslora": lora.use_rslora,
-    })
-}
-
-/// PEFT writes `lora_alpha` as a whole number.
-fn whole_where_it_is(alpha: f64) -> Value {
-    if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) }
 }
 
 #[cfg(test)]

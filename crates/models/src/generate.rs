@@ -222,7 +222,7 @@ fn feed_tokens(
     let last = device.upload(&last)?;
     let mut ends = device.scratch((last.rows(), hidden.cols()), DType::F32, Category::Workspace)?;
     embedding::forward(last.view(), hidden.view(), ends.view_mut())?;
-    head::logits(model, ends.view())
+    head::logits(model, adapter, ends.view())
 }
 
 /// The next token, a function of the logits, the seed, the sequence and the position.

@@ -3,6 +3,8 @@
 //! Only rows that score something pass the last norm and the head's product. A row may score several tokens: the
 //! last row of a prompt scores the first of each of its completions.
 
+use std::ops::Range;
+
 use engine::device::Device;
 use engine::dtype::DType;
 use engine::memory::arena::Category;
@@ -10,8 +12,10 @@ use engine::ops::linear_logps::{self, Items};
 use engine::ops::{embedding, matmul, rms_norm};
 use engine::tensor::{Tensor, View, ViewMut};
 
-use crate::decoder::Model;
+use crate::decoder::{self, Model, RowGroup};
 use crate::error::Result;
+use crate::lora::Adapter;
+use crate::lora::saved::Module;
 use crate::trained::Gradients;
 use crate::weights::Visited;
 
@@ -34,10 +38,12 @@ pub struct Scored {
     pub logps: Vec<f32>,
 }
 
-/// `items` are (row, target); gradient flows through rows below `grad_rows`.
+/// `items` are (row, target); gradient flows through rows below `grad_rows`. `groups` are the pass's: an adapter may
+/// have a norm or a head of its own.
 pub fn forward(
     model: &Model,
     hidden: View<'_>,
+    groups: &[RowGroup<'_>],
     items: &[(u32, u32)],
     grad_rows: usize,
 ) -> Result<Scored> {
@@ -56,37 +62,42 @@ pub fn forward(
     let ids = device.upload(&unique)?;
     let (mut x, mut rstd, mut normed, mut lse) =
         (take(m, c)?, take(m, 1)?, take(m, c)?, take(m, 1)?);
-    let mut logps = take(items.len(), 1)?;
     embedding::forward(ids.view(), hidden, x.view_mut())?;
-    norm(model, &x, &mut normed, &mut rstd)?;
-    let scored = Items { rows: &rows, targets: &targets };
-    {
-        let head = model.weights.visit_head()?;
-        let (lse, logps) = (lse.view_mut(), logps.view_mut());
-        linear_logps::forward(normed.view(), head.view(), scored, lse, logps)?;
+    let eps = model.config.rms_norm_eps;
+    // The rows are in order, so those of a group are neighbours here too.
+    let scored = |of: Range<usize>| place(of.start as u32) as usize..place(of.end as u32) as usize;
+    for (rows, weight) in decoder::weights(model, groups, hidden.rows(), Module::Norm) {
+        let rows = scored(rows);
+        let (y, rstd) = (normed.slice_mut(rows.clone()), rstd.slice_mut(rows.clone()));
+        rms_norm::forward(x.slice(rows), weight, 0.0, eps, y, rstd)?;
+    }
+    let mut logps = vec![0f32; items.len()];
+    for (part, weight) in decoder::weights(model, groups, hidden.rows(), Module::LmHead) {
+        let part = scored(part);
+        let here: Vec<usize> =
+            (0..items.len()).filter(|item| part.contains(&(rows[*item] as usize))).collect();
+        let of: Vec<u32> = here.iter().map(|item| rows[*item] - part.start as u32).collect();
+        let tokens: Vec<u32> = here.iter().map(|item| targets[*item]).collect();
+        let items = Items { rows: &of, targets: &tokens };
+        let mut values = take(here.len(), 1)?;
+        {
+            let head = Visited::head(weight)?;
+            let (lse, logps) = (lse.slice_mut(part.clone()), values.view_mut());
+            linear_logps::forward(normed.slice(part), head.view(), items, lse, logps)?;
+        }
+        for (item, value) in here.into_iter().zip(values.to_vec::<f32>()?) {
+            logps[item] = value;
+        }
     }
     let grad_ids = place(grad_rows as u32) as usize;
-    let logps = logps.to_vec()?;
     Ok(Scored { ids, grad_ids, rows, targets, x, rstd, normed, lse, logps })
 }
 
-fn norm(model: &Model, x: &Tensor, normed: &mut Tensor, rstd: &mut Tensor) -> Result<()> {
-    let eps = model.config.rms_norm_eps;
-    rms_norm::forward(
-        x.view(),
-        model.weights.norm.view(),
-        0.0,
-        eps,
-        normed.view_mut(),
-        rstd.view_mut(),
-    )?;
-    Ok(())
-}
-
 /// From the gradient of each item's log-probability (zero for items of rows without gradient) to that of the
-/// hidden rows, `dhidden` (grad_rows, C), which is overwritten.
+/// hidden rows, `dhidden` (grad_rows, C), which is overwritten. `policy` is the adapter of the rows with gradient.
 pub fn backward(
     model: &Model,
+    policy: Option<&Adapter>,
     scored: &Scored,
     dlogps: &[f32],
     mut dhidden: ViewMut<'_>,
@@ -115,25 +126,23 @@ pub fn backward(
     let (mut dnormed, mut dx) =
         (take(n, model.config.hidden_size)?, take(n, model.config.hidden_size)?);
     let tied = model.weights.lm_head.is_none();
-    let dhead = match gradients {
-        Gradients::Adapter(_) => None,
-        Gradients::Full(weights) if tied => Some(weights.embed_tokens.view_mut()),
-        Gradients::Full(weights) => weights.lm_head.as_mut().map(Tensor::view_mut),
-    };
+    let dhead = gradients.of(Module::LmHead, |weights| {
+        if tied { Some(&mut weights.embed_tokens) } else { weights.lm_head.as_mut() }
+    });
     let (normed, lse) = (scored.normed.slice(0..n), scored.lse.slice(0..n));
     let items = Items { rows: &rows, targets: &targets };
     {
-        let head = model.weights.visit_head()?;
+        let head = Visited::head(model.weight(policy, Module::LmHead))?;
         let dx = dnormed.view_mut();
         linear_logps::backward(kept.view(), normed, head.view(), items, lse, dx, dhead)?;
     }
     dx.zero();
-    let dnorm = gradients.norm(|weights| &mut weights.norm);
+    let dnorm = gradients.of(Module::Norm, |weights| Some(&mut weights.norm));
     let (x, rstd) = (scored.x.slice(0..n), scored.rstd.slice(0..n));
     rms_norm::backward(
         dnormed.view(),
         x,
-        model.weights.norm.view(),
+        model.weight(policy, Module::Norm),
         0.0,
         rstd,
         dx.view_mut(),
@@ -147,7 +156,7 @@ pub fn backward(
 const LOGITS_TILE: usize = 8192;
 
 /// The logits of whole rows, (rows, V) on the host; zeros on `plan`. For generation, a few rows at a time.
-pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
+pub fn logits(model: &Model, adapter: Option<&Adapter>, hidden: View<'_>) -> Result<Vec<f32>> {
     let device: &Device = model.device();
     let (n, v) = (hidden.rows(), model.config.vocab_size);
     let take = |rows: usize, cols: usize| -> Result<Tensor> {
@@ -159,18 +168,19 @@ pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
     let eps = model.config.rms_norm_eps;
     rms_norm::forward(
         hidden,
-        model.weights.norm.view(),
+        model.weight(adapter, Module::Norm),
         0.0,
         eps,
         normed.view_mut(),
         rstd.view_mut(),
     )?;
+    let head = model.weight(adapter, Module::LmHead);
     let mut all = vec![0f32; n * v];
     for start in (0..v).step_by(LOGITS_TILE) {
         let tokens = start..(start + LOGITS_TILE).min(v);
         let width = tokens.len();
         let mut logits = take(n, width)?;
-        let tile = Visited::of(model.weights.head().slice(tokens.clone()))?;
+        let tile = Visited::of(head.slice(tokens.clone()))?;
         let y = logits.view_mut();
         matmul::forward(normed.view(), tile.view(), 1.0, matmul::Output::Write, y)?;
         for (row, from) in logits.to_vec::<f32>()?.chunks(width).enumerate() {

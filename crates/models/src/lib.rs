@@ -13,6 +13,7 @@ pub mod weights;
 
 pub mod adapter;
 pub mod lora;
+mod lowrank;
 
 pub mod decoder;
 pub mod head;

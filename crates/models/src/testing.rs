@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::decoder::{self, Dropout, Keep, Model, Pass, RowGroup};
 use crate::head;
-use crate::lora::{Adapter, LoraConfig, Targets};
+use crate::lora::{Adapter, LoraConfig};
 use crate::trained::Gradients;
 use crate::weights::{self, Quantization, Storage};
 
@@ -56,13 +56,7 @@ pub(crate) fn held(
 
 /// What adapters of these tests are made of.
 pub(crate) fn lora() -> LoraConfig {
-    LoraConfig {
-        r: 3,
-        lora_alpha: 6.0,
-        use_rslora: false,
-        lora_dropout: 0.0,
-        target_modules: Targets::AllLinear,
-    }
+    LoraConfig { r: 3, lora_alpha: 6.0, ..LoraConfig::default() }
 }
 
 /// An adapter whose two matrices are both random, so that both have a gradient.
@@ -74,6 +68,7 @@ pub(crate) fn adapter(model: &Model, lora: &LoraConfig, seed: u64) -> Adapter {
             tensor.write(&values).unwrap();
         }
     }
+    adapter.measure(&model.weights).unwrap();
     adapter
 }
 
@@ -222,12 +217,13 @@ pub(crate) fn step(
     let keep = vec![run.keep; model.config.num_hidden_layers];
     let items: Vec<(u32, u32)> = packed.completions.iter().flatten().copied().collect();
     let (hidden, kept) = decoder::forward(model, &pass, &keep).unwrap().into_parts();
-    let scored = head::forward(model, hidden.view(), &items, grad_rows).unwrap();
+    let scored = head::forward(model, hidden.view(), &pass.groups, &items, grad_rows).unwrap();
     let logps = scored.logps.clone();
     if let Some(gradients) = gradients {
         let shape = (grad_rows, model.config.hidden_size);
         let mut dhidden = device.scratch(shape, DType::F32, Category::Activations).unwrap();
-        head::backward(model, &scored, &packed.weights(), dhidden.view_mut(), gradients).unwrap();
+        let (policy, dlogps) = (run.adapters[0], packed.weights());
+        head::backward(model, policy, &scored, &dlogps, dhidden.view_mut(), gradients).unwrap();
         decoder::backward(model, &pass, kept, dhidden.view_mut(), gradients).unwrap();
     }
     logps

@@ -17,6 +17,7 @@ use engine::tensor::{Tensor, View};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
+pub(crate) use load::stored_quantized;
 pub use load::{Quantization, Storage, load};
 
 /// The linear layers of a block.
@@ -106,6 +107,14 @@ impl<'a> Visited<'a> {
         Ok(Visited::Copied(copy))
     }
 
+    /// A head's matrix as `linear_logps` takes it: the CPU widens a bf16 one tile by tile, a GPU wants bf16.
+    pub fn head(values: View<'a>) -> Result<Visited<'a>> {
+        match values.device().arithmetic() {
+            Kind::Cuda => Visited::of(values),
+            _ => Ok(Visited::InPlace(values)),
+        }
+    }
+
     /// The values, (out, in), in the element type of activations.
     pub fn view(&self) -> View<'_> {
         match self {
@@ -170,15 +179,6 @@ impl Weights {
     /// The head's matrix, (V, C).
     pub fn head(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
-    }
-
-    /// The head's matrix as `linear_logps` takes it: the CPU widens a bf16 one tile by tile, a GPU wants bf16.
-    pub fn visit_head(&self) -> Result<Visited<'_>> {
-        let head = self.head().view();
-        match head.device().arithmetic() {
-            Kind::Cuda => Visited::of(head),
-            _ => Ok(Visited::InPlace(head)),
-        }
     }
 
     /// Room for gradients of all weights: f32 zeros of the shapes that `config` says.

@@ -69,10 +69,8 @@ impl Kind {
                 recipe.adapter = Some(Adapter {
                     r: Some(16),
                     lora_alpha: Some(32.0),
-                    lora_dropout: 0.0,
                     use_rslora: Some(false),
-                    target_modules: None,
-                    init_from: None,
+                    ..Adapter::default()
                 });
                 "adapter.r=16".to_owned()
             }),

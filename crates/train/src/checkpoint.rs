@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::checksum;
 use crate::error::{Error, Result};
 use crate::folder::START;
-use crate::learner::Learner;
+use crate::learner::{Learner, Parameter};
 
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -77,7 +77,7 @@ impl<'a> Contents<'a> {
         let adapter_config =
             learner.policy().map(|policy| adapter::config_json(&policy.config, base));
         let (mut values, mut moments) = (Vec::new(), Vec::new());
-        for (name, value, state) in learner.parameters_mut() {
+        for Parameter { name, value, start, state } in learner.parameters_to_save() {
             for (part, tensor) in state.tensors_mut() {
                 let name = format!("{name}.{part}");
                 let tensor: &Tensor = tensor;
@@ -86,7 +86,7 @@ impl<'a> Contents<'a> {
                     _ => Entry::f32(name, tensor),
                 });
             }
-            values.push(Entry::f32(name, value));
+            values.push(adapter::entry(&name, value, start));
         }
         let trained = if adapter_config.is_some() { adapter::WEIGHTS } else { MODEL };
         let files = vec![(trained, values), (OPTIMIZER, moments)];
@@ -274,14 +274,31 @@ pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()
     let file = if learner.policy().is_some() { adapter::WEIGHTS } else { MODEL };
     let values = Checkpoint::open_file(&folder.join(file))?;
     let moments = Checkpoint::open_file(&folder.join(OPTIMIZER))?;
-    for (name, tensor, optimizer) in learner.parameters_mut() {
-        let shape = if tensor.cols() == 1 {
-            vec![tensor.rows()]
-        } else {
-            vec![tensor.rows(), tensor.cols()]
-        };
-        let stored = values.expect(&name, &shape)?;
-        tensor.fill(|values| stored.to_f32(&name, values))?;
+    let starts = starts_of(learner)?;
+    for (i, (name, tensor, optimizer)) in learner.parameters_mut().into_iter().enumerate() {
+        let shape = adapter::shape(&name, tensor);
+        match starts.get(i) {
+            Some((start, stored_shape)) => {
+                let stored = values.expect(&name, stored_shape)?;
+                let mut both = vec![0f32; stored_shape.iter().product()];
+                stored.to_f32(&name, &mut both)?;
+                let (now, then) = adapter::parts(&name, &shape, both);
+                if !then.is_empty() && then != *start {
+                    return Err(Error::machine(
+                        format!(
+                            "{name} in '{}' began from other values than this run of the same model and seed finds now",
+                            stored.file.display()
+                        ),
+                        "the part that adapter.init takes from the base depends on the machine: go on where the run began, or start anew in another folder by --set output=...",
+                    ));
+                }
+                tensor.write(&now)?;
+            }
+            None => {
+                let stored = values.expect(&name, &shape)?;
+                tensor.fill(|values| stored.to_f32(&name, values))?;
+            }
+        }
         for (part, tensor) in optimizer.tensors_mut() {
             let name = format!("{name}.{part}");
             let stored = moments.expect(&name, &[tensor.rows()])?;
@@ -298,5 +315,16 @@ pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()
         }
     }
     learner.updates = state.updates;
-    Ok(())
+    learner.settle()
+}
+
+/// What each trained tensor was at the start, and the shape it is saved in with that; nothing where the base is whole.
+fn starts_of(learner: &mut Learner) -> Result<Vec<(Vec<f32>, Vec<usize>)>> {
+    let parameters = learner.parameters_to_save();
+    let with_start = parameters.iter().filter_map(|parameter| Some((parameter, parameter.start?)));
+    with_start
+        .map(|(Parameter { name, value, .. }, start)| {
+            Ok((start.to_vec()?, adapter::entry(name, value, Some(start)).shape))
+        })
+        .collect()
 }

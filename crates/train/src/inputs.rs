@@ -1,18 +1,18 @@
 //! What a recipe names, read into host memory once: for the plan and for the run.
 
+mod starting;
+
 use std::path::PathBuf;
 
 pub use data::template::Moment;
 use data::{Batching, DataOptions, Dataset, Form, Order, Report, Tokenizer};
-use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
-use models::lora::{LoraConfig, Targets};
+use models::lora::LoraConfig;
 use models::weights::{Quantization, Storage};
 
 use crate::error::{Error, Result};
 use crate::judge::{Prompts, beyond_vocabulary};
-use crate::recipe::adapter::TargetModules;
 use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
@@ -52,7 +52,7 @@ impl Inputs {
         let config = ModelConfig::load(&folder)?;
         let checkpoint = Checkpoint::open(&folder)?;
         let tokenizer = Tokenizer::load(&folder)?;
-        let lora = lora_config(&recipe, &config)?;
+        let lora = starting::lora_config(&recipe, &config)?;
         let form = match recipe.objective.name {
             ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
             ObjectiveName::Dpo => Form::Paired,
@@ -169,55 +169,4 @@ pub fn model_folder(path: &ModelPath) -> Result<PathBuf> {
             ),
         )),
     }
-}
-
-fn lora_config(recipe: &Recipe, config: &ModelConfig) -> Result<Option<LoraConfig>> {
-    let Some(adapter) = &recipe.adapter else { return Ok(None) };
-    let mut lora = match &adapter.init_from {
-        Some(folder) => adapter::read_config(folder)?,
-        None => LoraConfig {
-            r: adapter.r.unwrap_or(16),
-            lora_alpha: adapter.lora_alpha.unwrap_or(32.0),
-            use_rslora: adapter.use_rslora.unwrap_or(false),
-            lora_dropout: 0.0,
-            target_modules: match &adapter.target_modules {
-                Some(TargetModules::List(names)) => Targets::Suffixes(names.clone()),
-                Some(TargetModules::AllLinear) | None => Targets::AllLinear,
-            },
-        },
-    };
-    // What is written beside `init_from` must agree with it.
-    let disagrees = |key: &str, written: String, theirs: String| {
-        Err(Error::input(
-            format!(
-                "[adapter] {key} = {written}, but the adapter of init_from has {key} = {theirs}"
-            ),
-            format!("remove {key}: it comes with the adapter"),
-        ))
-    };
-    match adapter {
-        a if a.r.is_some_and(|r| r != lora.r) => {
-            return disagrees("r", format!("{}", a.r.unwrap_or(0)), lora.r.to_string());
-        }
-        a if a.lora_alpha.is_some_and(|alpha| alpha != lora.lora_alpha) => {
-            return disagrees(
-                "lora_alpha",
-                format!("{}", a.lora_alpha.unwrap_or(0.0)),
-                lora.lora_alpha.to_string(),
-            );
-        }
-        a if a.use_rslora.is_some_and(|rslora| rslora != lora.use_rslora) => {
-            return disagrees(
-                "use_rslora",
-                (!lora.use_rslora).to_string(),
-                lora.use_rslora.to_string(),
-            );
-        }
-        _ => {}
-    }
-    // Preference objectives compare two passes over the same tokens: no dropout there, as in TRL.
-    lora.lora_dropout =
-        if recipe.objective.name == ObjectiveName::Sft { adapter.lora_dropout } else { 0.0 };
-    lora.check(config)?;
-    Ok(Some(lora))
 }

@@ -9,6 +9,7 @@ use engine::tensor::Tensor;
 use models::adapter;
 use models::decoder::Model;
 use models::lora::Adapter;
+use models::lora::start::Base;
 use models::trained::Gradients;
 use models::weights::{self, Weights};
 
@@ -30,10 +31,23 @@ pub struct Learner {
 }
 
 enum Trained {
-    /// An adapter beside a frozen base; `start` is a frozen copy where rewards are measured against it.
+    /// An adapter beside a frozen base; `start` is a frozen copy where rewards are measured against it, or where the
+    /// base lost a part to it.
     Adapter { policy: Box<Adapter>, gradients: Box<Adapter>, start: Option<Box<Adapter>> },
     /// All weights; `start` is a frozen copy where an objective needs a reference.
     Full { gradients: Box<Weights>, start: Option<Box<Model>> },
+}
+
+/// A trained tensor as it is saved.
+pub struct Parameter<'a> {
+    /// Its name in a file.
+    pub name: String,
+    /// Its values.
+    pub value: &'a Tensor,
+    /// What they were at the start, where the base lost a part to them.
+    pub start: Option<&'a Tensor>,
+    /// The optimizer's.
+    pub state: &'a mut adamw::State,
 }
 
 /// What the reference's log-probabilities are computed with.
@@ -69,33 +83,38 @@ impl Learner {
         let objective = &inputs.recipe.objective;
         let mut trained = match &inputs.lora {
             Some(lora) => {
-                let start = |seed: u64| -> Result<Adapter> {
-                    let init_from = inputs
-                        .recipe
-                        .adapter
-                        .as_ref()
-                        .and_then(|adapter| adapter.init_from.as_ref());
-                    if let Some(folder) = init_from {
+                let init_from =
+                    inputs.recipe.adapter.as_ref().and_then(|adapter| adapter.init_from.as_ref());
+                let mut policy = match init_from {
+                    Some(folder) => {
                         let mut adapter = adapter::read(device, &inputs.config, folder)?;
                         adapter.config.lora_dropout = lora.lora_dropout;
-                        return Ok(adapter);
+                        adapter.measure(&model.weights)?;
+                        adapter
                     }
-                    let mut adapter = Adapter::zeros(device, &inputs.config, lora)?;
-                    adapter.initialize(seed)?;
-                    Ok(adapter)
+                    None => {
+                        let mut adapter = Adapter::zeros(device, &inputs.config, lora)?;
+                        let (checkpoint, storage) = (&inputs.checkpoint, inputs.storage());
+                        let base = Base { checkpoint, storage };
+                        adapter.start(&mut model.weights, base, inputs.recipe.seed)?;
+                        adapter
+                    }
                 };
-                let policy = start(inputs.recipe.seed)?;
-                let needs_start = objective.reference == RecipeReference::Start
-                    && objective.name != ObjectiveName::Sft;
-                Trained::Adapter {
-                    policy: Box::new(policy),
-                    gradients: Box::new(Adapter::zeros(device, &inputs.config, lora)?),
-                    start: if needs_start {
-                        Some(Box::new(start(inputs.recipe.seed)?))
-                    } else {
-                        None
-                    },
-                }
+                // A base that lost a part is whole again with the part it lost: that is the reference then.
+                let needs_start = policy.config.start.changes_base()
+                    || objective.reference == RecipeReference::Start
+                        && objective.name != ObjectiveName::Sft;
+                let start = match needs_start {
+                    false => None,
+                    true => {
+                        let mut start = Adapter::zeros(device, &inputs.config, &policy.config)?;
+                        start.copy_from(&mut policy);
+                        start.measure(&model.weights)?;
+                        Some(Box::new(start))
+                    }
+                };
+                let gradients = Box::new(Adapter::zeros(device, &inputs.config, &policy.config)?);
+                Trained::Adapter { policy: Box::new(policy), gradients, start }
             }
             None => Trained::Full {
                 gradients: Box::new(Weights::zeros(device, &inputs.config)?),
@@ -153,6 +172,33 @@ impl Learner {
         }
     }
 
+    /// Every trained tensor as it is saved, in a fixed order.
+    pub fn parameters_to_save(&mut self) -> Vec<Parameter<'_>> {
+        let (values, starts) = match &mut self.trained {
+            Trained::Adapter { policy, start, .. } => match start {
+                Some(start) if policy.config.start.changes_base() => {
+                    (policy.tensors_mut(), start.tensors_mut())
+                }
+                _ => (policy.tensors_mut(), Vec::new()),
+            },
+            Trained::Full { .. } => (self.model.weights.tensors_mut(), Vec::new()),
+        };
+        let mut starts = starts.into_iter().map(|(_, start)| &*start);
+        values
+            .into_iter()
+            .zip(&mut self.states)
+            .map(|((name, value), state)| Parameter { name, value, start: starts.next(), state })
+            .collect()
+    }
+
+    /// To be called when what is trained was changed from outside.
+    pub fn settle(&mut self) -> Result<()> {
+        match &mut self.trained {
+            Trained::Adapter { policy, .. } => Ok(policy.measure(&self.model.weights)?),
+            Trained::Full { .. } => Ok(()),
+        }
+    }
+
     /// Every trained tensor with its name, and its optimizer state, in a fixed order.
     pub fn parameters_mut(&mut self) -> Vec<(String, &mut Tensor, &mut adamw::State)> {
         let pairs = pairs(&mut self.model, &mut self.trained);
@@ -186,7 +232,7 @@ impl Learner {
             )?;
         }
         self.updates = hyper.step;
-        Ok(())
+        self.settle()
     }
 
     /// Sets the gradient to zero.

@@ -120,7 +120,8 @@ fn train_on(
             dropout,
         );
         let (hidden, kept) = decoder::forward(model, &pass, context.keep)?.into_parts();
-        let scored = head::forward(model, hidden.view(), &rows.items, micro_batch.rated_rows)?;
+        let (groups, items) = (&pass.groups, &rows.items);
+        let scored = head::forward(model, hidden.view(), groups, items, micro_batch.rated_rows)?;
         let scores = rows.sums(micro_batch, &scored.logps, apart);
         (hidden, kept, scored, scores)
     };
@@ -129,7 +130,7 @@ fn train_on(
     // The rows of the hidden stream that gradient flows through become its gradient.
     let mut dhidden = hidden.slice_mut(0..micro_batch.rated_rows);
     let (model, policy, mut gradients) = learner.for_backward();
-    head::backward(model, &scored, &dlogps, dhidden.reborrow(), &mut gradients)?;
+    head::backward(model, policy, &scored, &dlogps, dhidden.reborrow(), &mut gradients)?;
     drop(scored);
     let pass =
         rows.pass(tokens.view(), positions.view(), policy, None, micro_batch.rated_rows, dropout);
@@ -240,7 +241,7 @@ impl Rows {
         let (tokens, positions) = (device.upload(&self.tokens)?, device.upload(&self.positions)?);
         let pass = self.pass(tokens.view(), positions.view(), policy, reference, 0, None);
         let (hidden, _) = decoder::forward(model, &pass, &[])?.into_parts();
-        Ok(head::forward(model, hidden.view(), &self.items, 0)?.logps)
+        Ok(head::forward(model, hidden.view(), &pass.groups, &self.items, 0)?.logps)
     }
 
     /// Sums over the tokens of each completion, in order, in f64.

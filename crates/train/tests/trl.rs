@@ -60,16 +60,30 @@ fn check_weights(case: &str, ours: &Path, theirs: &Path) {
     let (ours, theirs) =
         (Checkpoint::open_file(ours).unwrap(), Checkpoint::open_file(theirs).unwrap());
     assert!(ours.names().eq(theirs.names()), "{case}: the names of the tensors");
+    // The singular vectors of a start have no sign of their own: the product of the matrices has.
+    let starts_from_weights = case.contains("pissa") || case.contains("olora");
+    let values = |checkpoint: &Checkpoint, name: &str| {
+        let stored = checkpoint.get(name).unwrap();
+        let mut values = vec![0f32; stored.shape.iter().product()];
+        stored.to_f32(name, &mut values).unwrap();
+        match name.strip_suffix(".lora_B.weight") {
+            Some(path) if starts_from_weights => {
+                let a = checkpoint.get(&format!("{path}.lora_A.weight")).unwrap();
+                let mut below = vec![0f32; a.shape.iter().product()];
+                a.to_f32(name, &mut below).unwrap();
+                product(&values, &below, a.shape[0])
+            }
+            _ => values,
+        }
+    };
     let mut differences = Vec::new();
     for name in ours.names() {
-        let values = |checkpoint: &Checkpoint| {
-            let stored = checkpoint.get(name).unwrap();
-            let mut values = vec![0f32; stored.shape.iter().product()];
-            stored.to_f32(name, &mut values).unwrap();
-            values
-        };
-        differences
-            .extend(values(&ours).into_iter().zip(values(&theirs)).map(|(a, b)| (a - b).abs()));
+        let shape = |checkpoint: &Checkpoint| checkpoint.get(name).unwrap().shape.to_vec();
+        assert_eq!(shape(&ours), shape(&theirs), "{case}: {name}");
+        if !(starts_from_weights && name.ends_with(".lora_A.weight")) {
+            let both = values(&ours, name).into_iter().zip(values(&theirs, name));
+            differences.extend(both.map(|(a, b)| (a - b).abs()));
+        }
     }
     differences.sort_by(f32::total_cmp);
     let at = |share: f64| differences[((differences.len() - 1) as f64 * share) as usize];
@@ -79,6 +93,18 @@ fn check_weights(case: &str, ours: &Path, theirs: &Path) {
         at(1.0),
         at(0.999)
     );
+}
+
+/// `B A` for matrices of rank `r`.
+fn product(b: &[f32], a: &[f32], r: usize) -> Vec<f32> {
+    let width = a.len() / r;
+    let mut product = vec![0f32; b.len() / r * width];
+    for (to, b) in product.chunks_mut(width).zip(b.chunks(r)) {
+        for (b, a) in b.iter().zip(a.chunks(width)) {
+            to.iter_mut().zip(a).for_each(|(to, a)| *to += b * a);
+        }
+    }
+    product
 }
 
 #[test]
@@ -104,4 +130,34 @@ fn sft_on_llama_with_biases() {
 #[test]
 fn kto_of_all_weights_on_a_tied_llama() {
     check("llama-full-kto");
+}
+
+#[test]
+fn kto_with_dora_on_llama_with_biases() {
+    check("llama-dora-kto");
+}
+
+#[test]
+fn dpo_with_modules_by_a_regular_expression_and_ranks_by_pattern() {
+    check("qwen3-patterns-dpo");
+}
+
+#[test]
+fn kto_with_a_tied_head_embeddings_and_norms_trained_whole() {
+    check("qwen2-save-kto");
+}
+
+#[test]
+fn dpo_with_dora_and_all_norms_trained_whole() {
+    check("qwen3-dora-save-dpo");
+}
+
+#[test]
+fn sft_from_the_leading_part_of_each_weight() {
+    check("mistral-pissa-sft");
+}
+
+#[test]
+fn sft_from_the_first_columns_of_each_weight() {
+    check("llama-olora-sft");
 }

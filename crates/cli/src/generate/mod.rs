@@ -193,7 +193,11 @@ impl<'a> Speaker<'a> {
         let model = Model::new(device, files.config.clone(), weights, positions)?;
         let adapter = match &files.adapter {
             None => None,
-            Some(folder) => Some(adapter::read(device, &files.config, folder)?),
+            Some(folder) => {
+                let mut adapter = adapter::read(device, &files.config, folder)?;
+                adapter.measure(&model.weights)?;
+                Some(adapter)
+            }
         };
         let stop = generate::stop_tokens(&files.config, &files.tokenizer);
         Ok(Speaker { files, arguments, model, adapter, stop })

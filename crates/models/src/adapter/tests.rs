@@ -4,7 +4,9 @@
 //! its logits, which the adapter moves by up to 3.5, were those of the decoder to 2.4e-6.
 
 use expect_test::{Expect, expect};
-use serde_json::{Value, json};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::testing::{Packed, Run, Tree, fixture, step};
@@ -79,9 +81,12 @@ fn names_of_a_state_dict_are_read_too() {
 
 #[test]
 fn rank_stabilized_lora_divides_by_the_root_of_the_rank() {
-    let of = |changes| read_config(changed(changes).path()).unwrap();
-    assert_eq!(of(json!({})).scale(), 2.0);
-    assert_eq!(of(json!({"use_rslora": true})).scale(), 4.0);
+    let of = |changes| {
+        let lora = read_config(changed(changes).path()).unwrap();
+        lora.places(&kto_config()).unwrap()[0][0].unwrap().scale
+    };
+    assert_eq!(of(json!({})), 2.0);
+    assert_eq!(of(json!({"use_rslora": true})), 4.0);
     // What the scale is for: doubling it is doubling what the adapter adds.
     let device = engine::testing::cpu();
     let config = kto_config();

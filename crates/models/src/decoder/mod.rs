@@ -22,6 +22,7 @@ use crate::config::{ModelConfig, RopeTables};
 use crate::error::Result;
 use crate::generate::LayerCache;
 use crate::lora::Adapter;
+use crate::lora::saved::Module;
 use crate::trained::Gradients;
 use crate::weights::Weights;
 
@@ -49,6 +50,15 @@ impl Model {
     ) -> Result<Model> {
         let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
         Ok(Model { config, weights, rope, attention: Kernel::Flash })
+    }
+
+    /// The weight of a module for rows of `adapter`: its own where it trains the module, else the base's.
+    pub(crate) fn weight<'a>(&'a self, adapter: Option<&'a Adapter>, module: Module) -> View<'a> {
+        let own = adapter.and_then(|adapter| adapter.saved.get(&module));
+        match own.or_else(|| module.of(&self.weights)) {
+            Some(tensor) => tensor.view(),
+            None => unreachable!("{module:?} is asked of a model that has it"),
+        }
     }
 
     /// Where it lives.
@@ -112,6 +122,30 @@ impl<'a> Pass<'a> {
     }
 }
 
+impl<'a> Pass<'a> {
+    fn weights(&self, model: &'a Model, module: Module) -> Vec<(Range<usize>, View<'a>)> {
+        weights(model, &self.groups, self.tokens.rows(), module)
+    }
+}
+
+/// The weight of a module for each of the groups, which together are `rows` rows; all rows at once where none has its
+/// own.
+pub(crate) fn weights<'a>(
+    model: &'a Model,
+    groups: &[RowGroup<'a>],
+    rows: usize,
+    module: Module,
+) -> Vec<(Range<usize>, View<'a>)> {
+    let owns = |group: &RowGroup<'_>| {
+        group.adapter.is_some_and(|adapter| adapter.saved.contains_key(&module))
+    };
+    if !groups.iter().any(owns) {
+        return vec![(0..rows, model.weight(None, module))];
+    }
+    let weight = |group: &RowGroup<'a>| (group.rows.clone(), model.weight(group.adapter, module));
+    groups.iter().map(weight).collect()
+}
+
 /// What a block keeps for backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -139,7 +173,9 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
     let device = model.device();
     let shape = (pass.tokens.rows(), model.config.hidden_size);
     let mut x = device.scratch(shape, device.activations(), Category::Activations)?;
-    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), x.view_mut())?;
+    for (rows, table) in pass.weights(model, Module::EmbedTokens) {
+        embedding::forward(pass.tokens.slice(rows.clone()), table, x.slice_mut(rows))?;
+    }
     Stream::new(x)
 }
 
@@ -196,7 +232,8 @@ pub fn backward(
 ) -> Result<()> {
     let part = pass.gradient_part();
     let segments = Segments::new(model.device(), part.segments.clone())?;
-    let trains_below = matches!(gradients, Gradients::Full(_));
+    let trains_below = gradients.trains(Module::EmbedTokens);
+    let trains_first_norm = gradients.trains(Module::InputLayernorm(0));
     let mut kept = kept.0;
     for index in (0..model.config.num_hidden_layers).rev() {
         let visit = Visit { model, pass: &part, segments: &segments, index };
@@ -210,11 +247,13 @@ pub fn backward(
                 all
             }
         };
-        let needs_input_gradient = index > 0 || trains_below;
+        let needs_input_gradient = index > 0 || trains_below || trains_first_norm;
         block::backward(visit, &all, dhidden.reborrow(), gradients, needs_input_gradient)?;
     }
-    if let Gradients::Full(weights) = gradients {
-        embedding::backward(part.tokens, dhidden.view(), weights.embed_tokens.view_mut())?;
+    if let Some(dtable) =
+        gradients.of(Module::EmbedTokens, |weights| Some(&mut weights.embed_tokens))
+    {
+        embedding::backward(part.tokens, dhidden.view(), dtable)?;
     }
     Ok(())
 }

@@ -235,6 +235,22 @@ fn fill_quantized(
     Ok(())
 }
 
+/// A linear layer's weight as bitsandbytes stored it in 4 bits; none where it is stored otherwise.
+pub(crate) fn stored_quantized(
+    device: &Device,
+    checkpoint: &Checkpoint,
+    name: &str,
+    shape: Shape,
+) -> Result<Option<Quantized>> {
+    let Some(state) = stored_state(Some(checkpoint), name, shape)? else { return Ok(None) };
+    let double_quant = state.nested_offset.is_some();
+    let mut held = Quantized::new(device, shape, state.blocksize, double_quant)?;
+    if !device.is_plan() {
+        fill_stored(checkpoint, name, &state, &mut held)?;
+    }
+    Ok(Some(held))
+}
+
 /// Takes codes and scales as they are stored.
 fn fill_stored(
     checkpoint: &Checkpoint,

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use data::files;
 use models::export::{self, Entry};
-use models::lora::Adapter;
 use models::{adapter, merge};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +12,7 @@ use super::training::{Measured, Run};
 use crate::checksum;
 use crate::error::Result;
 use crate::event::{Event, Summary};
+use crate::learner::Learner;
 use crate::recipe::model::Dtype;
 use crate::session::Session;
 
@@ -66,8 +66,9 @@ impl Run<'_> {
             std::fs::create_dir_all(&path).map_err(|error| files::cannot_write(&path, &error))?;
             Ok(path)
         };
-        if let Some(policy) = session.learner.policy_mut() {
-            write_adapter(policy, &base, &create("adapter")?)?;
+        if let Some(policy) = session.learner.policy() {
+            let config = adapter::config_json(&policy.config, &base);
+            write_adapter(&mut session.learner, &config, &create("adapter")?)?;
             return Ok(());
         }
         let path = create("model")?;
@@ -90,10 +91,12 @@ impl Run<'_> {
 }
 
 /// An adapter as PEFT reads it.
-fn write_adapter(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
-    let config = adapter::config_json(&adapter.config, base);
-    let entries: Vec<Entry<'_>> =
-        adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
+fn write_adapter(learner: &mut Learner, config: &Value, folder: &Path) -> Result<()> {
+    let entries: Vec<Entry<'_>> = learner
+        .parameters_to_save()
+        .into_iter()
+        .map(|parameter| adapter::entry(&parameter.name, parameter.value, parameter.start))
+        .collect();
     checksum::write(&folder.join(adapter::WEIGHTS), |writer| export::write_to(writer, &entries))?;
     checksum::write(&folder.join(adapter::CONFIG), |writer| writeln!(writer, "{config:#}"))?;
     Ok(())

@@ -9,8 +9,9 @@ use engine::tensor::{Tensor, ViewMut};
 use super::super::linear;
 use super::{Activations, Visit};
 use crate::error::Result;
+use crate::lora::saved::Module;
 use crate::trained::Gradients;
-use crate::weights::{Layer, Linear};
+use crate::weights::Linear;
 
 /// `dx` (G, C) is the gradient of the block's output and becomes that of its input, unless `needs_input_gradient`
 /// is false: then it is left undefined.
@@ -22,7 +23,7 @@ pub(in crate::decoder) fn backward(
     needs_input_gradient: bool,
 ) -> Result<()> {
     let Visit { model, pass, index, .. } = visit;
-    let (config, layer, n) = (&model.config, &model.weights.layers[index], dx.rows());
+    let (config, n) = (&model.config, dx.rows());
     let take = |cols: usize| visit.buffer(n, cols);
     let place = |linear| visit.place(linear);
     let mid = |linear: Linear| kept.mids[linear as usize].as_ref();
@@ -55,7 +56,8 @@ pub(in crate::decoder) fn backward(
                 dup.view_mut(),
             )?;
         }
-        let norm = layer.post_attention_layernorm.view();
+        let module = Module::PostAttentionLayernorm(index);
+        let norm = visit.policy_weight(module);
         rms_norm::forward(
             kept.middle.view(),
             norm,
@@ -70,7 +72,8 @@ pub(in crate::decoder) fn backward(
             let out = Some((dnormed.view_mut(), output));
             linear::backward(place(linear), dy.view(), normed.view(), mid(linear), out, gradients)?;
         }
-        let dnorm = gradients.norm(|weights| &mut weights.layers[index].post_attention_layernorm);
+        let dnorm = gradients
+            .of(module, |weights| Some(&mut weights.layers[index].post_attention_layernorm));
         let (dy, x, rstd) = (dnormed.view(), kept.middle.view(), kept.middle_rstd.view());
         rms_norm::backward(dy, x, norm, 0.0, rstd, dx.reborrow(), dnorm)?;
     }
@@ -109,8 +112,9 @@ pub(in crate::decoder) fn backward(
             model.rope.sin.view(),
         )?;
     }
-    unnorm_heads(index, layer, kept, &mut dq, &mut dk, gradients)?;
-    let norm = layer.input_layernorm.view();
+    unnorm_heads(visit, kept, &mut dq, &mut dk, gradients)?;
+    let module = Module::InputLayernorm(index);
+    let norm = visit.policy_weight(module);
     rms_norm::forward(
         kept.x.view(),
         norm,
@@ -129,7 +133,8 @@ pub(in crate::decoder) fn backward(
         linear::backward(place(linear), dy.view(), normed.view(), mid(linear), out, gradients)?;
     }
     if needs_input_gradient {
-        let dnorm = gradients.norm(|weights| &mut weights.layers[index].input_layernorm);
+        let dnorm =
+            gradients.of(module, |weights| Some(&mut weights.layers[index].input_layernorm));
         rms_norm::backward(dnormed.view(), kept.x.view(), norm, 0.0, kept.rstd.view(), dx, dnorm)?;
     }
     Ok(())
@@ -137,28 +142,25 @@ pub(in crate::decoder) fn backward(
 
 /// Back through the norms of query and key heads: `dq` and `dk` become the gradients before them.
 fn unnorm_heads(
-    index: usize,
-    layer: &Layer,
+    visit: Visit<'_>,
     kept: &Activations,
     dq: &mut Tensor,
     dk: &mut Tensor,
     gradients: &mut Gradients<'_>,
 ) -> Result<()> {
-    let (Some(q_norm), Some(k_norm), Some(before)) =
-        (&layer.q_norm, &layer.k_norm, &kept.normed_heads)
-    else {
-        return Ok(());
-    };
-    for (i, (rows, weight)) in [(dq, q_norm), (dk, k_norm)].into_iter().enumerate() {
+    let Some(before) = &kept.normed_heads else { return Ok(()) };
+    for (i, rows) in [dq, dk].into_iter().enumerate() {
         let mut dy = rows.device().scratch(rows.shape(), rows.dtype(), Category::Workspace)?;
         dy.copy_prefix(rows.view());
         rows.zero();
-        let dnorm = gradients.optional_norm(|weights| {
-            let layer = &mut weights.layers[index];
+        let module = (if i == 0 { Module::QNorm } else { Module::KNorm })(visit.index);
+        let dnorm = gradients.of(module, |weights| {
+            let layer = &mut weights.layers[visit.index];
             if i == 0 { layer.q_norm.as_mut() } else { layer.k_norm.as_mut() }
         });
         let (x, rstd) = (before[i].0.view(), before[i].1.view());
-        rms_norm::backward(dy.view(), x, weight.view(), 0.0, rstd, rows.view_mut(), dnorm)?;
+        let weight = visit.policy_weight(module);
+        rms_norm::backward(dy.view(), x, weight, 0.0, rstd, rows.view_mut(), dnorm)?;
     }
     Ok(())
 }

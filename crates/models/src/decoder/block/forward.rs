@@ -1,5 +1,7 @@
 //! A block forward.
 
+use std::ops::Range;
+
 use engine::memory::arena::Category;
 use engine::ops::{add, attention, gated_mlp, rms_norm, rope};
 use engine::tensor::{Tensor, View, ViewMut};
@@ -8,6 +10,7 @@ use super::super::linear;
 use super::{Activations, Visit};
 use crate::error::Result;
 use crate::generate::LayerCache;
+use crate::lora::saved::Module;
 use crate::weights::{Layer, Linear};
 
 /// The residual stream between blocks. What a block computes is added to it together with the norm that follows, one
@@ -26,14 +29,22 @@ impl Stream {
         Ok(Stream { x, y, pending: false })
     }
 
-    /// Adds what is pending, and `y = norm(x)`.
-    fn norm(&mut self, weight: &Tensor, eps: f32, mut rstd: ViewMut<'_>) -> Result<()> {
-        let (weight, rstd) = (weight.view(), rstd.reborrow());
-        let (x, y) = (&mut self.x, self.y.view_mut());
-        if self.pending {
-            rms_norm::add_forward(x.view_mut(), y, weight, 0.0, eps, rstd)?;
-        } else {
-            rms_norm::forward(x.view(), weight, 0.0, eps, y, rstd)?;
+    /// Adds what is pending, and `y = norm(x)`, each part of the rows with its weight.
+    fn norm(
+        &mut self,
+        weights: &[(Range<usize>, View<'_>)],
+        eps: f32,
+        rstd: &mut Tensor,
+    ) -> Result<()> {
+        for (rows, weight) in weights {
+            let rows = || rows.clone();
+            let (x, y) = (&mut self.x, self.y.slice_mut(rows()));
+            let rstd = rstd.slice_mut(rows());
+            if self.pending {
+                rms_norm::add_forward(x.slice_mut(rows()), y, *weight, 0.0, eps, rstd)?;
+            } else {
+                rms_norm::forward(x.slice(rows()), *weight, 0.0, eps, y, rstd)?;
+            }
         }
         self.pending = false;
         Ok(())
@@ -65,10 +76,11 @@ pub(in crate::decoder) fn forward(
     keeping: Keeping<'_>,
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
-    let (config, layer) = (&visit.model.config, &visit.model.weights.layers[visit.index]);
+    let config = &visit.model.config;
     let n = stream.x.rows();
     let mut rstd = visit.numbers(n, 1)?;
-    stream.norm(&layer.input_layernorm, config.rms_norm_eps, rstd.view_mut())?;
+    let weights = visit.weights(Module::InputLayernorm(visit.index));
+    stream.norm(&weights, config.rms_norm_eps, &mut rstd)?;
     let mut keep = match keeping {
         Keeping::Nothing => None,
         Keeping::Input(input) => {
@@ -84,7 +96,8 @@ pub(in crate::decoder) fn forward(
     attend(visit, &mut stream.y, keep.as_deref_mut(), cache)?;
     stream.pending = true;
 
-    stream.norm(&layer.post_attention_layernorm, config.rms_norm_eps, rstd.view_mut())?;
+    let weights = visit.weights(Module::PostAttentionLayernorm(visit.index));
+    stream.norm(&weights, config.rms_norm_eps, &mut rstd)?;
     if let Some(keep) = &mut keep {
         keep.middle.copy_prefix(stream.x.view());
         keep.middle_rstd.copy_prefix(rstd.view());
@@ -179,8 +192,11 @@ fn norm_heads(
         let mut before = visit.buffer(rows.rows(), rows.cols())?;
         let mut rstd = visit.numbers(rows.rows(), rows.cols() / weight.rows())?;
         before.copy_prefix(rows.view());
-        let (y, r) = (rows.view_mut(), rstd.view_mut());
-        rms_norm::forward(before.view(), weight.view(), 0.0, eps, y, r)?;
+        let module = if i == 0 { Module::QNorm } else { Module::KNorm };
+        for (part, weight) in visit.weights(module(visit.index)) {
+            let (y, r) = (rows.slice_mut(part.clone()), rstd.slice_mut(part.clone()));
+            rms_norm::forward(before.slice(part), weight, 0.0, eps, y, r)?;
+        }
         if let Some(kept) = &mut kept {
             kept[i].0.copy_prefix(before.view());
             kept[i].1.copy_prefix(rstd.view());

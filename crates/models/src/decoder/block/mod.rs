@@ -6,14 +6,17 @@ mod forward;
 pub(super) use backward::backward;
 pub(super) use forward::{Keeping, Stream, forward};
 
+use std::ops::Range;
+
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::{Heads, Segments};
-use engine::tensor::Tensor;
+use engine::tensor::{Tensor, View};
 
-use super::linear::Place;
+use super::linear::{Mid, Place};
 use super::{Model, Pass};
 use crate::error::Result;
+use crate::lora::saved::Module;
 use crate::weights::Linear;
 
 /// Which block, and in which pass.
@@ -29,6 +32,17 @@ pub(super) struct Visit<'a> {
 impl<'a> Visit<'a> {
     fn place(&self, linear: Linear) -> Place<'a> {
         Place { model: self.model, pass: self.pass, index: self.index, linear }
+    }
+
+    /// A norm's weight for the rows of each group: its own where its adapter trains the module, else the base's.
+    fn weights(&self, module: Module) -> Vec<(Range<usize>, View<'a>)> {
+        self.pass.weights(self.model, module)
+    }
+
+    /// A norm's weight for rows with gradient.
+    fn policy_weight(&self, module: Module) -> View<'a> {
+        let policy = self.pass.groups.first().and_then(|group| group.adapter);
+        self.model.weight(policy, module)
     }
 
     /// A buffer of activations for `rows` rows.
@@ -76,8 +90,8 @@ pub(super) struct Activations {
     middle_rstd: Tensor,
     gate: Tensor,
     up: Tensor,
-    /// `x A^T` of the policy's adapter, by [`Linear`].
-    mids: [Option<Tensor>; 7],
+    /// Of the policy's adapter, by [`Linear`].
+    mids: [Option<Mid>; 7],
 }
 
 impl Activations {
@@ -101,9 +115,7 @@ impl Activations {
         };
         let mut mids = [const { None }; 7];
         for (linear, mid) in Linear::ALL.into_iter().zip(&mut mids) {
-            if let Some(rank) = (Place { model, pass, index, linear }).rank() {
-                *mid = Some(take(rank)?);
-            }
+            *mid = (Place { model, pass, index, linear }).room()?;
         }
         Ok(Activations {
             x: take(c)?,

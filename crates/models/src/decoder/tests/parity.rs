@@ -34,7 +34,7 @@ fn logits(model: &Model, packed: &Packed) -> Vec<f32> {
         dropout: None,
     };
     let hidden = decoder::forward(model, &pass, &[]).unwrap().hidden;
-    head::logits(model, hidden.view()).unwrap()
+    head::logits(model, None, hidden.view()).unwrap()
 }
 
 fn whole(prompt: &[u32]) -> Tree {

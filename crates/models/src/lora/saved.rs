@@ -1,0 +1,123 @@
+//! `modules_to_save`: modules of the base that are trained whole, each in an f32 copy of its own, while the base keeps
+//! what it has for the rows of the reference.
+//!
+//! PEFT 0.21 takes every module whose name ends in one of the names that are given, letter by letter (`_set_trainable`
+//! in peft/utils/other.py): `norm` is all norms. Tied embeddings and head become two modules there, and here.
+
+use engine::tensor::Tensor;
+
+use super::targets;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::weights::Weights;
+
+/// A module that may be trained whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Module {
+    /// The embeddings, (V, C).
+    EmbedTokens,
+    /// The norm before a block's attention.
+    InputLayernorm(usize),
+    /// The norm of a block's query heads.
+    QNorm(usize),
+    /// The norm of a block's key heads.
+    KNorm(usize),
+    /// The norm before a block's MLP.
+    PostAttentionLayernorm(usize),
+    /// The last norm.
+    Norm,
+    /// The head, (V, C).
+    LmHead,
+}
+
+impl Module {
+    /// All that a model has.
+    fn all(config: &ModelConfig) -> Vec<Module> {
+        let mut all = vec![Module::EmbedTokens];
+        for layer in 0..config.num_hidden_layers {
+            all.push(Module::InputLayernorm(layer));
+            if config.qk_norm {
+                all.extend([Module::QNorm(layer), Module::KNorm(layer)]);
+            }
+            all.push(Module::PostAttentionLayernorm(layer));
+        }
+        all.extend([Module::Norm, Module::LmHead]);
+        all
+    }
+
+    /// Its name in a checkpoint, without `.weight`.
+    pub fn path(self) -> String {
+        match self {
+            Module::EmbedTokens => "model.embed_tokens".to_owned(),
+            Module::InputLayernorm(layer) => format!("model.layers.{layer}.input_layernorm"),
+            Module::QNorm(layer) => format!("model.layers.{layer}.self_attn.q_norm"),
+            Module::KNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm"),
+            Module::PostAttentionLayernorm(layer) => {
+                format!("model.layers.{layer}.post_attention_layernorm")
+            }
+            Module::Norm => "model.norm".to_owned(),
+            Module::LmHead => "lm_head".to_owned(),
+        }
+    }
+
+    /// The shape of its weight.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        match self {
+            Module::EmbedTokens | Module::LmHead => (config.vocab_size, config.hidden_size),
+            Module::QNorm(_) | Module::KNorm(_) => (config.head_dim, 1),
+            _ => (config.hidden_size, 1),
+        }
+    }
+
+    /// The base's weight.
+    pub fn of(self, weights: &Weights) -> Option<&Tensor> {
+        Some(match self {
+            Module::EmbedTokens => &weights.embed_tokens,
+            Module::InputLayernorm(layer) => &weights.layers[layer].input_layernorm,
+            Module::QNorm(layer) => return weights.layers[layer].q_norm.as_ref(),
+            Module::KNorm(layer) => return weights.layers[layer].k_norm.as_ref(),
+            Module::PostAttentionLayernorm(layer) => {
+                &weights.layers[layer].post_attention_layernorm
+            }
+            Module::Norm => &weights.norm,
+            Module::LmHead => weights.head(),
+        })
+    }
+}
+
+/// The modules that `names` mean.
+pub(super) fn modules(config: &ModelConfig, names: &[String]) -> Result<Vec<Module>> {
+    let all = Module::all(config);
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    for name in names {
+        let refused = |message: String| {
+            let mut can: Vec<String> = all.iter().map(|module| last(&module.path())).collect();
+            can.sort();
+            can.dedup();
+            Error::input(
+                message,
+                match targets::nearest(name, &can) {
+                    Some(near) => format!("did you mean '{near}'?"),
+                    None => format!(
+                        "{} can be trained whole; linear layers get matrices, see target_modules",
+                        can.join(", ")
+                    ),
+                },
+            )
+        };
+        let others = targets::modules(config).into_iter();
+        let mut others = others.filter(|path| !all.iter().any(|module| module.path() == *path));
+        if let Some(other) = others.find(|path| path.ends_with(name.as_str())) {
+            return Err(refused(format!(
+                "modules_to_save names '{name}', and so '{other}', which is not trained whole beside an adapter"
+            )));
+        }
+        if name.is_empty() || !all.iter().any(|module| module.path().ends_with(name.as_str())) {
+            return Err(refused(format!(
+                "modules_to_save names '{name}', in which no module's name ends"
+            )));
+        }
+    }
+    let named = |module: &Module| names.iter().any(|name| module.path().ends_with(name.as_str()));
+    Ok(all.into_iter().filter(named).collect())
+}
