@@ -8,6 +8,7 @@ use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::Segment;
 use engine::random::Stream;
+use engine::tensor::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
@@ -59,16 +60,25 @@ pub(crate) fn lora() -> LoraConfig {
     LoraConfig { r: 3, lora_alpha: 6.0, ..LoraConfig::default() }
 }
 
-/// An adapter whose two matrices are both random, so that both have a gradient.
+/// An adapter whose matrices are all random, so that each has a gradient; magnitudes and whole modules are near the
+/// base's.
 pub(crate) fn adapter(model: &Model, lora: &LoraConfig, seed: u64) -> Adapter {
     let mut adapter = Adapter::zeros(model.device(), &model.config, lora).unwrap();
-    if !model.device().is_plan() {
-        for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
-            let values = Stream::new(seed, i as u64).uniforms(tensor.shape().len(), 0.3);
-            tensor.write(&values).unwrap();
-        }
+    let noise =
+        |tensor: &Tensor, i: usize| Stream::new(seed, i as u64).uniforms(tensor.shape().len(), 0.3);
+    let plan = model.device().is_plan();
+    for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
+        tensor.write(&noise(tensor, i)).unwrap();
     }
     adapter.measure(&model.weights).unwrap();
+    adapter.take_the_bases(&model.weights).unwrap();
+    for (i, (name, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
+        if !plan && !name.contains(".lora_A") && !name.contains(".lora_B") {
+            let noise = noise(tensor, i);
+            let values = tensor.as_mut_slice::<f32>();
+            values.iter_mut().zip(noise).for_each(|(value, noise)| *value *= 1.0 + noise);
+        }
+    }
     adapter
 }
 

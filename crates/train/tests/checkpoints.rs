@@ -43,7 +43,16 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_checkpoint_written_by_the_thread_is_that_written_between_two_steps() {
-    for head in ["[adapter]\nr = 4", "[adapter]\nr = 4\n[optimizer]\nname = \"adamw_8bit\"", ""] {
+    let heads = [
+        "[adapter]\nr = 4",
+        "[adapter]\nr = 4\n[optimizer]\nname = \"adamw_8bit\"",
+        "[adapter]\nr = 1\nuse_dora = true\nmodules_to_save = [\"lm_head\", \"norm\"]\nrank_pattern = { down_proj = 3 }",
+        "[adapter]\nr = 3\ninit = \"pissa\"\nuse_dora = true",
+        "quantization = \"nf4\"\n[adapter]\nr = 2\ninit = \"pissa_niter_2\"\nrank_pattern = { v_proj = 1 }\nmodules_to_save = [\"embed_tokens\"]",
+        "quantization = \"nf4\"\n[adapter]\nr = 2\ninit = \"loftq\"",
+        "",
+    ];
+    for head in heads {
         let place = TempDir::new().unwrap();
         let inputs = inputs(place.path(), head);
         let policy = Policy { token_budget: 1000, kept_layers: 2 };
@@ -78,6 +87,16 @@ fn a_checkpoint_written_by_the_thread_is_that_written_between_two_steps() {
         checkpoint::restore(&mut again.learner, &folder, &state).unwrap();
         let restored = Contents::of(&mut again.learner, 1, 0, "base");
         assert!(files(&restored.write(&copied, 2).unwrap()) == files(&one), "{head}");
+
+        // And the run goes on as the one that nobody stopped.
+        drop((contents, restored));
+        let packed = session.packed(1);
+        for (session, output) in [(&mut session, &direct), (&mut again, &copied)] {
+            assert!(session.step(1, &packed).unwrap().applied);
+            Contents::of(&mut session.learner, 2, 0, "base").write(output, 2).unwrap();
+        }
+        let second = |output: &Path| files(&output.join("checkpoint-2"));
+        assert!(second(&direct) == second(&copied), "{head}");
     }
 }
 

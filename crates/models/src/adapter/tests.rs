@@ -3,6 +3,8 @@
 //! The other direction was tried by hand: PEFT 0.21.2 loaded what [`write`] made of fixtures/kto/lora_final_kto, and
 //! its logits, which the adapter moves by up to 3.5, were those of the decoder to 2.4e-6.
 
+mod peft;
+
 use expect_test::{Expect, expect};
 use std::path::Path;
 
@@ -108,14 +110,17 @@ fn rank_stabilized_lora_divides_by_the_root_of_the_rank() {
 }
 
 #[test]
-fn dora_is_refused() {
-    refused(
-        &fixture("models/adapter_dora"),
-        &kto_config(),
-        expect![[r#"
-            FOLDER/adapter_config.json: use_dora = true is not supported
-              hint: Prospect computes plain LoRA, with use_dora = false"#]],
-    );
+fn dora_with_a_head_trained_whole_is_read() {
+    let device = engine::testing::cpu();
+    let folder = fixture("models/adapter_dora");
+    let mut adapter = read(&device, &kto_config(), &folder).unwrap();
+    let names: Vec<String> = adapter.tensors_mut().into_iter().map(|(name, _)| name).collect();
+    assert!(names.contains(&"base_model.model.lm_head.weight".to_owned()), "{names:?}");
+    assert!(names.iter().any(|name| name.ends_with("q_proj.lora_magnitude_vector")), "{names:?}");
+    let out = tempfile::tempdir().unwrap();
+    write(&mut adapter, "kto/model", out.path()).unwrap();
+    same_tensors(&out.path().join(WEIGHTS), &folder.join(WEIGHTS));
+    assert_eq!(read_config(out.path()).unwrap(), read_config(&folder).unwrap());
 }
 
 #[test]
@@ -126,14 +131,100 @@ fn what_would_be_computed_differently_is_refused() {
     refused(
         json!({"init_lora_weights": "pissa"}),
         expect![[r#"
-            FOLDER/adapter_config.json: init_lora_weights = "pissa" is not supported
-              hint: Prospect computes plain LoRA, with init_lora_weights = true"#]],
+            FOLDER/adapter_config.json: init_lora_weights = "pissa" is not supported: such a start changes the base's weights, and the adapter alone does not say how
+              hint: save it once more with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes it an adapter for the base as it is"#]],
+    );
+    refused(
+        json!({"bias": "lora_only"}),
+        expect![[r#"
+        FOLDER/adapter_config.json: bias = "lora_only" is not supported
+          hint: Prospect computes LoRA and DoRA, with bias = "none""#]],
+    );
+    refused(
+        json!({"lora_bias": true}),
+        expect![[r#"
+        FOLDER/adapter_config.json: lora_bias = true is not supported
+          hint: Prospect computes LoRA and DoRA, with lora_bias = false"#]],
+    );
+    refused(
+        json!({"ensure_weight_tying": true}),
+        expect![[r#"
+        FOLDER/adapter_config.json: ensure_weight_tying = true is not supported
+          hint: Prospect computes LoRA and DoRA as PEFT 0.21 does without ensure_weight_tying; it would be left out"#]],
+    );
+    refused(
+        json!({"trainable_token_indices": [1, 2]}),
+        expect![[r#"
+        FOLDER/adapter_config.json: trainable_token_indices = [1,2] is not supported
+          hint: Prospect computes LoRA and DoRA as PEFT 0.21 does without trainable_token_indices; it would be left out"#]],
+    );
+    // A field of a later PEFT is left alone while it is off.
+    assert!(read_config(changed(json!({"use_frobnication": false})).path()).is_ok());
+    refused(
+        json!({"use_frobnication": {"strength": 2}}),
+        expect![[r#"
+        FOLDER/adapter_config.json: use_frobnication = {"strength":2} is not supported
+          hint: Prospect computes LoRA and DoRA as PEFT 0.21 does without use_frobnication; it would be left out"#]],
+    );
+    refused(
+        json!({"modules_to_save": ["lm_haed"]}),
+        expect![[r#"
+        modules_to_save names 'lm_haed', in which no module's name ends
+          hint: did you mean 'lm_head'?"#]],
+    );
+    refused(
+        json!({"modules_to_save": ["mlp"]}),
+        expect![[r#"
+        modules_to_save names 'mlp', and so 'model.layers.0.mlp', which is not trained whole beside an adapter
+          hint: embed_tokens, input_layernorm, lm_head, norm, post_attention_layernorm can be trained whole; linear layers get matrices, see target_modules"#]],
+    );
+    refused(
+        json!({"layers_to_transform": [2]}),
+        expect![[r#"
+        layers_to_transform names block 2, the model has 2
+          hint: blocks are counted from 0"#]],
+    );
+    refused(
+        json!({"layers_pattern": "h"}),
+        expect![[r#"
+        layers_pattern names 'h', which the model has not
+          hint: the list of blocks is called layers"#]],
+    );
+    refused(
+        json!({"rank_pattern": {"q_proj": 0}}),
+        expect![[r#"
+        FOLDER/adapter_config.json: rank_pattern has 'q_proj' = 0, which it cannot be
+          hint: r is a whole number from 1 to 65536, lora_alpha a number"#]],
+    );
+    refused(
+        json!({"alpha_pattern": {"q_(proj": 8}}),
+        expect![[r#"
+        FOLDER/adapter_config.json: alpha_pattern: 'q_(proj' is no regular expression: Parsing error at position 24: Opening parenthesis without closing parenthesis
+          hint: it is read as Python's re reads it: a dot is any letter, write \\. for a dot"#]],
+    );
+    refused(
+        json!({"target_modules": ".*mlp"}),
+        expect![[r#"
+        target_modules = '.*mlp' matches 'model.layers.0.mlp', which takes no adapter
+          hint: the modules are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; the head and the embeddings take no adapter"#]],
+    );
+    refused(
+        json!({"target_modules": "(a*)*b\\1"}),
+        expect![[r#"
+        target_modules = '(a*)*b\1' matches the whole path of no linear layer
+          hint: paths look like 'model.layers.0.self_attn.q_proj'; begin with '.*'"#]],
+    );
+    refused(
+        json!({"exclude_modules": ".*"}),
+        expect![[r#"
+        no linear layer of the model is left to get matrices
+          hint: see target_modules, exclude_modules, layers_to_transform and modules_to_save"#]],
     );
     refused(
         json!({"rank_pattern": {"q_proj": 8}}),
         expect![[r#"
-            FOLDER/adapter_config.json: rank_pattern = {"q_proj":8} is not supported
-              hint: Prospect computes plain LoRA, with rank_pattern = {}"#]],
+            base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight in 'FOLDER/adapter_model.safetensors' has shape [4, 32], expected [8, 32]
+              hint: the adapter belongs to another model, or to another adapter_config.json"#]],
     );
     refused(
         json!({"r": 0}),
@@ -156,8 +247,8 @@ fn what_would_be_computed_differently_is_refused() {
     refused(
         json!({"target_modules": "q_proj|v_proj"}),
         expect![[r#"
-            FOLDER/adapter_config.json: target_modules is neither a list of names nor "all-linear"
-              hint: list the modules' names"#]],
+            target_modules = 'q_proj|v_proj' matches the whole path of no linear layer
+              hint: paths look like 'model.layers.0.self_attn.q_proj'; begin with '.*'"#]],
     );
     refused(
         json!({"target_modules": ["q_proj", "c_attn"]}),

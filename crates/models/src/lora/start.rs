@@ -45,9 +45,9 @@ pub enum Start {
     },
 }
 
-/// The longest shorter side for which all singular vectors are computed; beyond, these steps of subspace iteration, the
-/// number PiSSA's authors use.
-const EXACT: usize = 512;
+/// The longest shorter side for which all singular vectors are computed, in a second or two; beyond, these steps of
+/// subspace iteration, the number PiSSA's authors use.
+const EXACT: usize = 256;
 const STEPS: usize = 16;
 
 impl Start {
@@ -81,11 +81,6 @@ pub struct Base<'a> {
 impl Adapter {
     /// Starts the adapter as its config says, and the base with it where that says so.
     pub fn start(&mut self, weights: &mut Weights, base: Base<'_>, seed: u64) -> Result<()> {
-        for (module, tensor) in &mut self.saved {
-            if let Some(held) = module.of(weights) {
-                copy(held, tensor)?;
-            }
-        }
         for (index, matrices) in self.layers.iter_mut().enumerate() {
             for linear in Linear::ALL {
                 let Some(lora) = &mut matrices[linear as usize] else { continue };
@@ -110,11 +105,18 @@ impl Adapter {
                 }
             }
         }
-        if self.config.use_dora {
-            self.measure(weights)?;
-            self.take_lengths_as_magnitudes()?;
+        self.measure(weights)?;
+        self.take_the_bases(weights)
+    }
+
+    /// Sets whole modules to the base's and magnitudes to the lengths that were measured.
+    pub(crate) fn take_the_bases(&mut self, weights: &Weights) -> Result<()> {
+        for (module, tensor) in &mut self.saved {
+            if let Some(held) = module.of(weights) {
+                copy(held, tensor)?;
+            }
         }
-        Ok(())
+        self.take_lengths_as_magnitudes()
     }
 }
 

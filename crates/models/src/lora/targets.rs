@@ -29,20 +29,21 @@ impl PartialEq for Pattern {
 impl Pattern {
     /// For whole paths, as Python's `re.fullmatch`.
     pub fn of_path(text: &str) -> Result<Pattern> {
-        Pattern::compile(text, format!(r"\A(?:{text})\z"))
+        Pattern::compile(text, &format!(r"\A(?:{text})\z"))
     }
 
     /// For whole paths or their last parts: a key of `rank_pattern`.
     pub fn of_ending(text: &str) -> Result<Pattern> {
-        Pattern::compile(text, format!(r"\A(?:.*\.)?(?:{text})\z"))
+        Pattern::compile(text, &format!(r"\A(?:.*\.)?(?:{text})\z"))
     }
 
-    fn compile(text: &str, whole: String) -> Result<Pattern> {
-        match Regex::new(&whole) {
+    fn compile(text: &str, whole: &str) -> Result<Pattern> {
+        // On its own first: an error then tells the place in what was written.
+        match Regex::new(text).and_then(|_| Regex::new(whole)) {
             Ok(regex) => Ok(Pattern { text: text.to_owned(), regex }),
             Err(error) => Err(Error::input(
                 format!("'{text}' is no regular expression: {error}"),
-                "it is read as Python's re reads it: a dot is any letter, write \\\\. for a dot",
+                "it is read as Python's re reads it: a dot is any letter, \\. is a dot",
             )),
         }
     }

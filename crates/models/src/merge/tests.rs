@@ -119,13 +119,6 @@ fn what_cannot_be_merged_is_refused() {
     };
     let out = tempfile::tempdir().unwrap();
     refused(
-        &fixture("models/bnb4_dq"),
-        out.path(),
-        expect![[r#"
-            'BASE' is quantized to 4 bits
-              hint: merge into the model it was quantized from: its weights are exact"#]],
-    );
-    refused(
         &fixture("models/llama_tied"),
         out.path(),
         expect![[r#"
@@ -140,4 +133,46 @@ fn what_cannot_be_merged_is_refused() {
             'BASE/model.safetensors' exists already
               hint: choose a folder that holds no model: the old files would mix with the new ones"#]],
     );
+}
+
+#[test]
+fn a_base_in_4_bits_is_merged_into_what_the_bits_stand_for() {
+    // An adapter that does nothing yet: B is zero.
+    let (base, adapter) = (fixture("models/bnb4_dq"), fixture("models/adapter"));
+    let out = tempfile::tempdir().unwrap();
+    merge(&base, &adapter, out.path()).unwrap();
+    let merged = Checkpoint::open(out.path()).unwrap();
+    let exact = Checkpoint::open_file(&base.join("dequantized.safetensors")).unwrap();
+    for name in exact.names() {
+        let ours = merged.get(name).unwrap();
+        assert_eq!(ours.dtype, Dtype::BF16, "{name}");
+        let theirs = engine::testing::rounded(&floats(exact.get(name).unwrap()));
+        assert_eq!(floats(ours), theirs, "{name}");
+    }
+    assert!(!merged.names().any(|name| name.contains("quant") || name.contains("absmax")));
+    let config = files::read_to_string(&out.path().join("config.json")).unwrap();
+    assert!(!config.contains("quantization_config"), "{config}");
+    let config = ModelConfig::load(out.path()).unwrap();
+    let device = engine::testing::cpu();
+    let (none, storage) = (weights::Quantization::None, weights::Storage::Bf16);
+    weights::load(&device, &config, Some(&merged), none, storage).unwrap();
+
+    // An adapter that makes up for what quantization loses belongs to the same weights, whatever it is merged into.
+    let loftq = tempfile::tempdir().unwrap();
+    let mut fields: Value =
+        serde_json::from_str(&files::read_to_string(&adapter.join(adapter::CONFIG)).unwrap())
+            .unwrap();
+    fields["loftq_config"] = serde_json::json!({"loftq_bits": 4, "double_quant": true});
+    std::fs::write(loftq.path().join(adapter::CONFIG), fields.to_string()).unwrap();
+    std::fs::copy(adapter.join(adapter::WEIGHTS), loftq.path().join(adapter::WEIGHTS)).unwrap();
+    let (narrow, out) = (narrow_base(), tempfile::tempdir().unwrap());
+    merge(narrow.path(), loftq.path(), out.path()).unwrap();
+    let from_dense = Checkpoint::open(out.path()).unwrap();
+    for name in merged.names() {
+        let (ours, theirs) =
+            (floats(from_dense.get(name).unwrap()), floats(merged.get(name).unwrap()));
+        engine::testing::assert_close(name, &ours, &theirs, 0.01);
+        let same = ours.iter().zip(&theirs).filter(|(a, b)| a == b).count();
+        assert!(same * 100 >= ours.len() * 99, "{name}: {same} of {} are the same", ours.len());
+    }
 }

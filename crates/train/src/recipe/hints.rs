@@ -16,6 +16,7 @@ pub(super) const NAMES_ELSEWHERE: &[(&str, &str)] = &[
     ("dropout", "adapter.lora_dropout"),
     ("eval_dataset", "data.eval"),
     ("eval_steps", "train.eval_every"),
+    ("init_lora_weights", "adapter.init"),
     ("load_in_4bit", "model.quantization"),
     ("logging_steps", "train.log_every"),
     ("lora_r", "adapter.r"),

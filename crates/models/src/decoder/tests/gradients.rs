@@ -47,6 +47,37 @@ fn gradients_with_dropout_match_finite_differences_under_the_same_masks() {
     adapter_matches("qwen3", &lora, Some(Dropout { seed: 5, pass: 9 }));
 }
 
+/// DoRA, and whole modules of every kind beside it.
+fn dora() -> LoraConfig {
+    let modules = ["embed_tokens", "lm_head", "norm"].map(str::to_owned);
+    LoraConfig { use_dora: true, modules_to_save: modules.to_vec(), ..lora() }
+}
+
+#[test]
+fn gradients_of_dora_and_of_whole_modules_match_finite_differences() {
+    // The lengths of the rows stay as they were measured: they are constants in backward.
+    for name in ["llama_tied", "llama_bias", "qwen3_window"] {
+        adapter_matches(name, &dora(), None);
+    }
+    let lora = LoraConfig { lora_dropout: 0.3, ..dora() };
+    adapter_matches("qwen3", &lora, Some(Dropout { seed: 5, pass: 9 }));
+}
+
+#[test]
+fn rows_that_ride_along_keep_the_bases_modules() {
+    let device = cpu();
+    let (model, packed) = (model(&device, "qwen3"), packed());
+    let policy = adapter(&model, &dora(), 1);
+    let with = |first, along| step(&model, &packed, Run::new(&[first, along]), None);
+    let (base, mixed, all) =
+        (with(None, None), with(Some(&policy), None), with(Some(&policy), Some(&policy)));
+    let along = packed.completions.last().unwrap().len();
+    let (ours, behind) = mixed.split_at(mixed.len() - along);
+    assert_close("policy", ours, &all[..ours.len()], 1e-5);
+    assert_close("base", behind, &base[ours.len()..], 1e-5);
+    assert!(behind.iter().zip(&all[ours.len()..]).all(|(a, b)| a != b), "both are the same");
+}
+
 fn adapter_matches(name: &str, lora: &LoraConfig, dropout: Option<Dropout>) {
     let device = cpu();
     let (model, packed) = (model(&device, name), packed());
@@ -90,8 +121,9 @@ fn gradients_of_all_weights_match_finite_differences() {
 fn a_block_that_keeps_its_input_has_the_gradients_of_one_that_keeps_everything() {
     for name in MODELS {
         let device = cpu();
+        let lora = if name.starts_with("qwen3") { dora() } else { lora() };
         let (model, packed, lora) =
-            (model(&device, name), packed(), LoraConfig { lora_dropout: 0.2, ..lora() });
+            (model(&device, name), packed(), LoraConfig { lora_dropout: 0.2, ..lora });
         let policy = adapter(&model, &lora, 1);
         let adapters = [Some(&policy), None];
         for dropout in [None, Some(Dropout { seed: 1, pass: 2 })] {
@@ -181,7 +213,8 @@ fn plan_takes_what_the_cpu_takes() {
             for keep in [Keep::All, Keep::Input] {
                 plan_takes_what_cpu_takes(|device| {
                     let model = held(device, name, quantization, storage);
-                    let lora = LoraConfig { lora_dropout: 0.1, ..lora() };
+                    let kind = if keep == Keep::All { lora() } else { dora() };
+                    let lora = LoraConfig { lora_dropout: 0.1, ..kind };
                     let policy = adapter(&model, &lora, 1);
                     let adapters = [Some(&policy), None];
                     let dropout = Some(Dropout { seed: 1, pass: 1 });

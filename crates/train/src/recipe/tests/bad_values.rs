@@ -59,8 +59,8 @@ fn wrong_types() {
     check(
         "[adapter]\ntarget_modules = { q_proj = true }",
         expect![[r#"
-        [adapter] target_modules = { q_proj = true } is a table, recipe.toml:6
-          hint: write "all-linear" or a list of module names"#]],
+            [adapter] target_modules = { q_proj = true } is a table, recipe.toml:6
+              hint: write "all-linear", a list of module names or a regular expression"#]],
     );
     check(
         "[train]\nmemory_limit = [24]",
@@ -163,10 +163,58 @@ fn impossible_values() {
           hint: write "all-linear", or a list: target_modules = ["q_proj"]"#]],
     );
     check(
+        "[adapter]\nexclude_modules = \"down_proj\"",
+        expect![[r#"
+        [adapter] exclude_modules = "down_proj" is not known, recipe.toml:6
+          hint: write a list: exclude_modules = ["down_proj"]"#]],
+    );
+    check(
+        "[adapter]\nrank_pattern = 8",
+        expect![[r#"
+        [adapter] rank_pattern = 8 is an integer, recipe.toml:6
+          hint: write a table from patterns to integers from 1 to 65536, such as { down_proj = 32 }"#]],
+    );
+    check(
+        "[adapter]\nrank_pattern = { q_proj = 0 }",
+        expect![[r#"
+        [adapter] rank_pattern = 0 for 'q_proj' is out of range, recipe.toml:6
+          hint: write a table from patterns to integers from 1 to 65536, such as { down_proj = 32 }"#]],
+    );
+    check(
+        "[adapter.alpha_pattern]\nq_proj = \"much\"",
+        expect![[r#"
+        [adapter] alpha_pattern = "much" is a string, recipe.toml:6
+          hint: write a table from patterns to numbers of at least 0, such as { down_proj = 64 }"#]],
+    );
+    check(
+        "[adapter]\ninit = \"pisa\"",
+        expect![[r#"
+        [adapter] init = "pisa" is not known, recipe.toml:6
+          hint: did you mean "pissa"? It may be "default", "gaussian", "pissa", "pissa_niter_16", "olora" or "loftq""#]],
+    );
+    check(
+        "[adapter]\ninit = \"pissa_niter_many\"",
+        expect![[r#"
+        [adapter] init = "pissa_niter_many" says no number of steps, recipe.toml:6
+          hint: write a number from 0 to 1000 behind pissa_niter_, such as 16"#]],
+    );
+    check(
+        "[adapter]\nuse_dorra = true",
+        expect![[r#"
+        unknown key 'use_dorra' in [adapter], recipe.toml:6
+          hint: did you mean 'use_dora'?"#]],
+    );
+    check(
+        "[adapter]\nlora_bias = true",
+        expect![[r#"
+        unknown key 'lora_bias' in [adapter], recipe.toml:6
+          hint: [adapter] has r, lora_alpha, lora_dropout, use_rslora, use_dora, target_modules, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern, modules_to_save, init, init_from"#]],
+    );
+    check(
         "[adapter]\ntarget_modules = []",
         expect![[r#"
-        [adapter] target_modules = [] is empty, recipe.toml:6
-          hint: write "all-linear" or a list of module names"#]],
+            [adapter] target_modules = [] is empty, recipe.toml:6
+              hint: write "all-linear", a list of module names or a regular expression"#]],
     );
     check(
         "[schedule]\nwarmup_ratio = 1.5",

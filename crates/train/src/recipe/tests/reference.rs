@@ -7,7 +7,11 @@ use super::super::reference::{markdown, tables};
 const FIXED: &[(&str, &str)] = &[
     ("", "output seed"),
     ("model", "path quantization double_quant dtype"),
-    ("adapter", "r lora_alpha lora_dropout use_rslora target_modules init_from"),
+    (
+        "adapter",
+        "r lora_alpha lora_dropout use_rslora use_dora target_modules exclude_modules layers_to_transform \
+         rank_pattern alpha_pattern modules_to_save init init_from",
+    ),
     ("data", "train eval max_length order"),
     ("objective", "name beta desirable_weight undesirable_weight label_smoothing reference"),
     ("optimizer", "name learning_rate beta1 beta2 eps weight_decay max_grad_norm"),

@@ -20,8 +20,18 @@ r = 8
 lora_alpha = 16
 lora_dropout = 0.05
 use_rslora = true
+use_dora = true
 target_modules = ["q_proj", "v_proj"]
+exclude_modules = '.*\.0\..*'
+layers_to_transform = [1, 2]
+modules_to_save = "norm"
+init = "pissa_niter_4"
 init_from = "start"
+[adapter.rank_pattern]
+'1\.self_attn\..*' = 32
+v_proj = 4
+[adapter.alpha_pattern]
+v_proj = 8
 [data]
 train = ["feedback.jsonl", "more.jsonl"]
 eval = "held-out.jsonl"
@@ -154,7 +164,14 @@ fn the_longest_recipe_keeps_every_value() {
         lora_alpha = 16.0
         lora_dropout = 0.05
         use_rslora = true
+        use_dora = true
         target_modules = ["q_proj", "v_proj"]
+        exclude_modules = ".*\\.0\\..*"
+        layers_to_transform = [1, 2]
+        rank_pattern = { "1\\.self_attn\\..*" = 32, "v_proj" = 4 }
+        alpha_pattern = { "v_proj" = 8.0 }
+        modules_to_save = ["norm"]
+        init = "pissa_niter_4"
         init_from = "PLACE/start"
 
         [data]
