@@ -56,7 +56,7 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
     for (name, tensor) in adapter.tensors_mut() {
         let [as_file, in_state_dict] = names(&name);
         let shape = shape(&name, tensor);
-        let name = if checkpoint.get(&as_file).is_some() { as_file } else { in_state_dict };
+        let name = if checkpoint.get(&in_state_dict).is_some() { in_state_dict } else { as_file };
         let stored = checkpoint.expect(&name, &shape).map_err(|error| Error {
             hint: "the adapter belongs to another model, or to another adapter_config.json"
                 .to_owned(),

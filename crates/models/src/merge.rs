@@ -64,23 +64,24 @@ fn merge_in_shards(
     }
     let config = ModelConfig::load(base)?;
     let checkpoint = Checkpoint::open(base)?;
+    // A base that lacks what the adapter adds to, or has it in another shape, is another model.
+    let shapes = Device::plan_for(Kind::Cpu);
+    for layer in 0..config.num_hidden_layers {
+        for linear in Linear::ALL {
+            let (rows, cols) = linear.shape(&config);
+            let name = format!("model.layers.{layer}.{}.weight", linear.path());
+            let held = weights::stored_quantized(&shapes, &checkpoint, &name, (rows, cols).into())?;
+            if held.is_none() {
+                checkpoint.expect(&name, &[rows, cols])?;
+            }
+        }
+    }
     // The adapter's size is found as a run's is: by reading it on `plan` first.
     let plan = Device::plan_for(Kind::Cpu);
     let _planned = adapter::read(&plan, &config, adapter_folder)?;
     let device = Device::cpu(plan.peak_bytes() + workspace_bytes(&config))?;
     let adapter = adapter::read(&device, &config, adapter_folder)?;
     let merging = Merging { device, checkpoint: &checkpoint, adapter: &adapter };
-    // A base that lacks what the adapter adds to, or has it in another shape, is another model.
-    for layer in 0..config.num_hidden_layers {
-        for linear in Linear::ALL {
-            let (rows, cols) = linear.shape(&config);
-            let name = format!("model.layers.{layer}.{}.weight", linear.path());
-            let held = weights::stored_quantized(&plan, &checkpoint, &name, (rows, cols).into())?;
-            if held.is_none() {
-                checkpoint.expect(&name, &[rows, cols])?;
-            }
-        }
-    }
     std::fs::create_dir_all(out).map_err(|error| {
         Error::machine(
             format!("cannot create '{}': {error}", out.display()),

@@ -143,14 +143,6 @@ impl Learner {
         }
     }
 
-    /// The adapter in training, to be saved.
-    pub fn policy_mut(&mut self) -> Option<&mut Adapter> {
-        match &mut self.trained {
-            Trained::Adapter { policy, .. } => Some(policy),
-            Trained::Full { .. } => None,
-        }
-    }
-
     /// What rewards are measured against under `objective`.
     pub fn reference(&self, objective: ObjectiveName) -> Reference<'_> {
         match &self.trained {

@@ -199,8 +199,8 @@ fn what_would_be_computed_differently_is_refused() {
     refused(
         json!({"alpha_pattern": {"q_(proj": 8}}),
         expect![[r#"
-        FOLDER/adapter_config.json: alpha_pattern: 'q_(proj' is no regular expression: Parsing error at position 24: Opening parenthesis without closing parenthesis
-          hint: it is read as Python's re reads it: a dot is any letter, write \\. for a dot"#]],
+        FOLDER/adapter_config.json: alpha_pattern: 'q_(proj' is no regular expression: Parsing error at position 7: Opening parenthesis without closing parenthesis
+          hint: it is read as Python's re reads it: a dot is any letter, \. is a dot"#]],
     );
     refused(
         json!({"target_modules": ".*mlp"}),
@@ -284,7 +284,7 @@ fn an_adapter_of_another_model_is_refused() {
         changed(json!({"target_modules": "all-linear"})).path(),
         &ModelConfig { num_hidden_layers: 3, ..kto_config() },
         expect![[r#"
-            'FOLDER' has no tensor base_model.model.model.layers.2.self_attn.q_proj.lora_A.default.weight
+            'FOLDER' has no tensor base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight
               hint: the adapter belongs to another model, or to another adapter_config.json"#]],
     );
     let empty = tempfile::tempdir().unwrap();
