@@ -267,14 +267,14 @@ fn an_adapter_of_another_model_is_refused() {
               hint: the adapter belongs to another model, or to another adapter_config.json
         "#]],
     );
-    place.write("start/adapter_config.json", r#"{"peft_type": "LORA", "r": 3, "lora_alpha": 16, "use_dora": true, "target_modules": "all-linear"}"#);
+    place.write("start/adapter_config.json", r#"{"peft_type": "LORA", "r": 3, "lora_alpha": 16, "bias": "all", "target_modules": "all-linear"}"#);
     check(
         &place,
         "",
         2,
         expect![[r#"
-        error: start/adapter_config.json: use_dora = true is not supported
-          hint: Prospect computes plain LoRA, with use_dora = false
+        error: start/adapter_config.json: bias = "all" is not supported
+          hint: Prospect computes LoRA and DoRA, with bias = "none"
     "#]],
     );
 }

@@ -30,6 +30,26 @@ fn the_planned_peak_is_the_peak() {
         ("accumulate", "recipe.toml", "--set train.gradient_accumulation_steps=2".to_owned()),
         ("sequential", "recipe.toml", "--set data.order=sequential".to_owned()),
         ("recompute", "recipe.toml", "--set train.memory_limit=410KiB".to_owned()),
+        (
+            "dora",
+            "recipe.toml",
+            "--set adapter.use_dora=true --set adapter.modules_to_save=norm".to_owned(),
+        ),
+        (
+            "dora-sft",
+            "recipe.toml",
+            format!("{SFT} --set adapter.use_dora=true --set adapter.lora_dropout=0.1"),
+        ),
+        (
+            "pissa",
+            "recipe.toml",
+            "--set model.quantization=nf4 --set adapter.init=pissa_niter_2".to_owned(),
+        ),
+        (
+            "loftq",
+            "recipe.toml",
+            "--set model.quantization=nf4 --set adapter.init=loftq --set adapter.modules_to_save=lm_head".to_owned(),
+        ),
     ];
     for (output, recipe, sets) in cases {
         place.well(&format!("train {recipe} --set output={output} --set train.max_steps=8 {sets}"));
