@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use ::train::recipe::training::Device;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Fine-tune a language model from thumbs-up / thumbs-down feedback, on your own machine.
 #[derive(Parser)]
@@ -138,6 +139,10 @@ pub(crate) struct Generate {
     /// Give the model the text as it is, without its chat template, and show special tokens
     #[arg(long)]
     pub(crate) raw: bool,
+
+    /// Where to compute; auto takes a GPU if one can be used
+    #[arg(long, value_enum, default_value_t = Place::Auto)]
+    pub(crate) device: Place,
 }
 
 #[derive(Args)]
@@ -152,6 +157,25 @@ pub(crate) struct Merge {
     /// The folder to write; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Place {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+impl Place {
+    /// As a recipe says it.
+    pub(crate) fn device(self) -> Device {
+        match self {
+            Place::Auto => Device::Auto,
+            Place::Cpu => Device::Cpu,
+            Place::Cuda => Device::Cuda,
+        }
+    }
 }
 
 fn at_least_1(text: &str) -> Result<usize, String> {

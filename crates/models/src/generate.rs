@@ -5,7 +5,6 @@
 
 use data::Tokenizer;
 use engine::device::Device;
-use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::Segment;
 use engine::ops::embedding;
@@ -220,7 +219,8 @@ fn feed_tokens(
     };
     let hidden = decoder::forward_cached(model, &pass, caches)?;
     let last = device.upload(&last)?;
-    let mut ends = device.scratch((last.rows(), hidden.cols()), DType::F32, Category::Workspace)?;
+    let shape = (last.rows(), hidden.cols());
+    let mut ends = device.scratch(shape, device.activations(), Category::Workspace)?;
     embedding::forward(last.view(), hidden.view(), ends.view_mut())?;
     head::logits(model, ends.view())
 }

@@ -103,14 +103,21 @@ pub enum Found {
 pub fn fit(inputs: &Inputs, machine: &Machine) -> Result<Fit> {
     match search(inputs, machine)? {
         Found::Fits(fit) => Ok(fit),
-        Found::TooLarge { least, limit } => Err(Error::machine(
-            format!(
+        Found::TooLarge { least, limit } => {
+            let needs = format!(
                 "this run needs {} at the least, {} is allowed",
                 bytes(least.peak_bytes as u64),
                 bytes(limit)
-            ),
-            "`prospect plan` with this recipe names the smallest changes that fit",
-        )),
+            );
+            let changes = "`prospect plan` with this recipe names the smallest changes that fit";
+            Err(match &machine.others_hold {
+                None => Error::machine(needs, changes),
+                Some(taken) => Error::machine(
+                    format!("{needs}: {taken}"),
+                    format!("close the other programs on the GPU (see `nvidia-smi`); {changes}"),
+                ),
+            })
+        }
     }
 }
 

@@ -58,12 +58,11 @@ impl Learner {
                 inputs.quantization(),
                 inputs.storage(),
             )?;
-            let model = Model::new(device, inputs.config.clone(), weights, positions)?;
-            let attention = match inputs.recipe.train.attention {
-                Attention::Flash => Kernel::Flash,
-                Attention::Standard => Kernel::Standard,
-            };
-            Ok(Model { attention, ..model })
+            let mut model = Model::new(device, inputs.config.clone(), weights, positions)?;
+            if inputs.recipe.train.attention == Attention::Standard {
+                model.attention = Kernel::Standard;
+            }
+            Ok(model)
         };
         let mut model = load()?;
         let objective = &inputs.recipe.objective;

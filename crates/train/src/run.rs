@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use data::template::Moment;
 use engine::device::Kind;
+use engine::ops::attention::Kernel;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Contents};
@@ -21,7 +22,7 @@ use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
 use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
-use crate::recipe::training::Device as DeviceChoice;
+use crate::recipe::training::{Attention, Device as DeviceChoice};
 use crate::session::Session;
 use crate::watch;
 use training::{Progress, Run};
@@ -51,6 +52,7 @@ pub fn run(
     if recipe.train.device == DeviceChoice::Auto {
         tell(Event::Note(machine.description.clone()));
     }
+    let gpu = machine.arithmetic() == Kind::Cuda;
     let recipe = folder::settle(recipe, resume);
     folder::check(&recipe, resume)?;
     let then = match resume {
@@ -67,6 +69,14 @@ pub fn run(
         eval: inputs.eval.as_ref().map(|(_, report)| report),
     });
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
+    if gpu && inputs.recipe.train.attention == Attention::Flash {
+        let head_dim = inputs.config.head_dim;
+        if Kernel::fastest(head_dim) == Kernel::Standard {
+            tell(Event::Note(format!(
+                "attention: standard, since no flash kernel is for heads of {head_dim}"
+            )));
+        }
+    }
     let mut warned = warnings(&inputs);
 
     let fit = plan(&inputs, &machine, then.as_ref())?;

@@ -232,6 +232,8 @@ unsafe fn properties(device: sys::CUdevice, version: i32) -> Result<Properties> 
     })
 }
 
+const AFTER_UPDATE: &str = "the driver's kernel module and library may differ after an update: restart the machine; `prospect doctor` looks closer";
+
 /// The driver's answer as an error that a person can act on.
 pub(crate) fn check(call: &'static str, result: CUresult) -> Result<()> {
     let hint = match result {
@@ -239,11 +241,11 @@ pub(crate) fn check(call: &'static str, result: CUresult) -> Result<()> {
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             "other programs hold the GPU's memory (see `nvidia-smi`); close them, or lower memory_limit"
         }
-        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
-        | CUresult::CUDA_ERROR_SYSTEM_NOT_READY
-        | CUresult::CUDA_ERROR_UNKNOWN => {
-            "the driver's kernel module and library may differ after an update: restart the machine; `prospect doctor` looks closer"
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_SYSTEM_NOT_READY => {
+            AFTER_UPDATE
         }
+        // Later it is how a GPU that fell off its bus is told.
+        CUresult::CUDA_ERROR_UNKNOWN if call == "cuInit" => AFTER_UPDATE,
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
         | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
         | CUresult::CUDA_ERROR_INVALID_PTX => {

@@ -35,7 +35,7 @@ pub struct Model {
     pub weights: Weights,
     /// cos and sin of every position the run meets.
     pub rope: RopeTables,
-    /// How attention is computed.
+    /// How attention is computed on a GPU.
     pub attention: Kernel,
 }
 
@@ -48,7 +48,8 @@ impl Model {
         positions: usize,
     ) -> Result<Model> {
         let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
-        Ok(Model { config, weights, rope, attention: Kernel::Flash })
+        let attention = Kernel::fastest(config.head_dim);
+        Ok(Model { config, weights, rope, attention })
     }
 
     /// Where it lives.

@@ -20,6 +20,11 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
     flash.chain([&standard::MODULE]).collect()
 }
 
+/// Whether there is a flash kernel for a head size.
+pub(super) fn has_flash(head_dim: usize) -> bool {
+    flash::of(head_dim).is_some()
+}
+
 /// Refuses heads that no kernel is for.
 pub(super) fn check(heads: Heads) -> Result<()> {
     let (what, hint) = match heads.kernel {

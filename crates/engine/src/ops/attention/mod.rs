@@ -36,8 +36,15 @@ const OP: &str = "attention";
 pub enum Kernel {
     /// Without the score matrix.
     Flash,
-    /// With every score written to memory: for comparison.
+    /// With every score written to memory: for comparison, and for head sizes that no flash kernel is for.
     Standard,
+}
+
+impl Kernel {
+    /// The fastest there is for heads of `head_dim` elements.
+    pub fn fastest(head_dim: usize) -> Kernel {
+        if cuda::has_flash(head_dim) { Kernel::Flash } else { Kernel::Standard }
+    }
 }
 
 /// How heads are laid out and scores are formed.
