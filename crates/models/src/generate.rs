@@ -208,9 +208,11 @@ fn feed_tokens(
         sequence.len += new.len();
     }
     let n = tokens.len();
-    let (tokens, positions) = (device.upload(&tokens)?, device.upload(&positions)?);
+    let (ids, tokens) = (&tokens, device.upload(&tokens)?);
+    let positions = device.upload(&positions)?;
     let pass = Pass {
         tokens: tokens.view(),
+        ids,
         positions: positions.view(),
         segments,
         groups: vec![RowGroup { rows: 0..n, adapter }],

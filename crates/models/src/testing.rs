@@ -213,6 +213,7 @@ pub(crate) fn step(
     let grad_rows = if gradients.is_some() { packed.grad_rows } else { 0 };
     let pass = Pass {
         tokens: tokens.view(),
+        ids: &packed.tokens,
         positions: positions.view(),
         segments: packed.segments.clone(),
         groups: groups.collect(),

@@ -17,7 +17,7 @@ use engine::tensor::{Tensor, View};
 use crate::config::ModelConfig;
 use crate::error::Result;
 
-pub use load::{Quantization, Storage, load};
+pub use load::{Quantization, Storage, load, load_beside};
 
 /// The linear layers of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Linear {
             Linear::Up => "mlp.up_proj",
             Linear::Down => "mlp.down_proj",
         }
+    }
+
+    /// Whether it belongs to attention, not to the MLP.
+    pub const fn is_attention(self) -> bool {
+        matches!(self, Linear::Q | Linear::K | Linear::V | Linear::O)
     }
 
     /// Output and input width.
@@ -156,7 +161,7 @@ pub struct Layer {
 
 /// The weights of a model.
 pub struct Weights {
-    /// (V, C) f32 or bf16.
+    /// (V, C) f32 or bf16; where it is neither trained nor tied to the head, perhaps in the memory beside the device.
     pub embed_tokens: Tensor,
     /// The blocks.
     pub layers: Vec<Layer>,

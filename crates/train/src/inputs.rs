@@ -25,8 +25,8 @@ pub struct Inputs {
     pub folder: PathBuf,
     /// The model's numbers.
     pub config: ModelConfig,
-    /// The model's tensors.
-    pub checkpoint: Checkpoint,
+    /// The model's tensors; a plan can be made without.
+    pub checkpoint: Option<Checkpoint>,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// The adapter to train; none in full fine-tuning.
@@ -50,7 +50,7 @@ impl Inputs {
     pub fn load(recipe: Recipe, now: Moment) -> Result<Inputs> {
         let folder = model_folder(&recipe.model.path)?;
         let config = ModelConfig::load(&folder)?;
-        let checkpoint = Checkpoint::open(&folder)?;
+        let checkpoint = Some(Checkpoint::open(&folder)?);
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = lora_config(&recipe, &config)?;
         let form = match recipe.objective.name {

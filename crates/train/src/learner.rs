@@ -48,13 +48,20 @@ pub enum Reference<'a> {
 
 impl Learner {
     /// Loads the model and whatever is trained. `positions` is the longest sequence the run meets.
-    pub fn new(device: &Device, inputs: &Inputs, positions: usize) -> Result<Learner> {
+    /// With `host_table` the embeddings lie in the host's memory.
+    pub fn new(
+        device: &Device,
+        inputs: &Inputs,
+        positions: usize,
+        host_table: bool,
+    ) -> Result<Learner> {
         let load = || -> Result<Model> {
-            let checkpoint = Some(&inputs.checkpoint);
-            let weights = weights::load(
+            let table = if host_table { device.host() } else { device };
+            let weights = weights::load_beside(
                 device,
+                table,
                 &inputs.config,
-                checkpoint,
+                inputs.checkpoint.as_ref(),
                 inputs.quantization(),
                 inputs.storage(),
             )?;

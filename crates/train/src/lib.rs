@@ -8,6 +8,7 @@ pub mod error;
 
 pub mod recipe;
 
+pub mod gpus;
 pub mod inputs;
 
 pub mod session;

@@ -7,6 +7,7 @@ use engine::device::{Device, Kind};
 
 use crate::error::{Error, Result};
 use crate::fit::bytes;
+use crate::gpus::{self, Gpu};
 use crate::recipe::Recipe;
 use crate::recipe::training::{Attention, Device as DeviceChoice};
 
@@ -33,8 +34,8 @@ pub struct Machine {
 enum Place {
     Cpu,
     Gpu(Arc<Cuda>),
-    /// A GPU that a plan is made for; it need not be here.
-    PlannedGpu,
+    /// A GPU that a plan is made for; it need not be here. With its figures, where it is known.
+    PlannedGpu(Option<Gpu>),
 }
 
 impl Machine {
@@ -55,9 +56,9 @@ impl Machine {
     pub fn find(device: DeviceChoice, memory_limit: Option<u64>) -> Result<Machine> {
         match device {
             DeviceChoice::Cpu => Ok(Machine::cpu(memory_limit, "device = \"cpu\"")),
-            DeviceChoice::Cuda => Machine::gpu(memory_limit, Cuda::open(0)?),
+            DeviceChoice::Cuda => Machine::open(memory_limit, Cuda::open(0)?),
             DeviceChoice::Auto => match Cuda::open(0) {
-                Ok(cuda) => Machine::gpu(memory_limit, cuda),
+                Ok(cuda) => Machine::open(memory_limit, cuda),
                 Err(engine::error::Error::NoGpu { reason, .. }) => {
                     Ok(Machine::cpu(memory_limit, &reason))
                 }
@@ -76,8 +77,9 @@ impl Machine {
     }
 
     /// A GPU with `total` bytes of memory that nobody else uses, to plan for.
-    pub fn planned_gpu(recipe: &Recipe, name: &str, total: u64) -> Machine {
-        let memory = recipe.train.memory_limit.map_or(total, |limit| limit.0.min(total));
+    pub fn planned_gpu(memory_limit: Option<u64>, gpu: Option<Gpu>, total: u64) -> Machine {
+        let memory = memory_limit.map_or(total, |limit| limit.min(total));
+        let name = gpu.map_or("a GPU", |gpu| gpu.name);
         Machine {
             limit: Some(memory.saturating_sub(LARGEST_CONTEXT)),
             description: format!(
@@ -86,11 +88,11 @@ impl Machine {
                 bytes(LARGEST_CONTEXT)
             ),
             others_hold: None,
-            place: Place::PlannedGpu,
+            place: Place::PlannedGpu(gpu),
         }
     }
 
-    fn gpu(memory_limit: Option<u64>, cuda: Cuda) -> Result<Machine> {
+    fn open(memory_limit: Option<u64>, cuda: Cuda) -> Result<Machine> {
         let (free, total) = cuda.memory()?;
         let context = (total - free).min(LARGEST_CONTEXT);
         let mut limit = free.saturating_sub(MARGIN);
@@ -116,12 +118,30 @@ impl Machine {
         Ok(Machine { limit: Some(limit), description, others_hold, place })
     }
 
-    /// A device with an arena of `bytes` bytes.
-    pub fn device(&self, bytes: usize) -> Result<Device> {
+    /// A device with an arena of `bytes` bytes, and so many of the host's memory beside it.
+    pub fn device(&self, bytes: usize, host_bytes: usize) -> Result<Device> {
+        let device = match &self.place {
+            Place::Cpu => Device::cpu(bytes)?,
+            Place::Gpu(cuda) => Device::on_gpu(cuda.clone(), bytes)?,
+            Place::PlannedGpu(_) => unreachable!("nothing is run where a plan was asked for"),
+        };
+        Ok(if host_bytes == 0 { device } else { device.with_host(host_bytes)? })
+    }
+
+    /// What it can do, or something like it: enough to compare two ways of doing the same.
+    pub fn figures(&self) -> Gpu {
         match &self.place {
-            Place::Cpu => Ok(Device::cpu(bytes)?),
-            Place::Gpu(cuda) => Ok(Device::on_gpu(cuda.clone(), bytes)?),
-            Place::PlannedGpu => unreachable!("nothing is run where a plan was asked for"),
+            Place::Cpu => gpus::CPU,
+            _ => self.gpu().unwrap_or(gpus::USUAL),
+        }
+    }
+
+    /// What the GPU can do, where it is known; none on the CPU.
+    pub fn gpu(&self) -> Option<Gpu> {
+        match &self.place {
+            Place::Cpu => None,
+            Place::Gpu(cuda) => gpus::find(&cuda.properties().name),
+            Place::PlannedGpu(gpu) => *gpu,
         }
     }
 
@@ -142,7 +162,7 @@ impl Machine {
     pub fn arithmetic(&self) -> Kind {
         match self.place {
             Place::Cpu => Kind::Cpu,
-            Place::Gpu(_) | Place::PlannedGpu => Kind::Cuda,
+            Place::Gpu(_) | Place::PlannedGpu(_) => Kind::Cuda,
         }
     }
 

@@ -61,7 +61,9 @@ pub fn run(
     };
     let now = then.as_ref().map_or_else(Moment::now, |then| then.template_moment);
     let inputs = Inputs::load(recipe, now)?;
-    finite::check(&inputs.checkpoint)?;
+    if let Some(checkpoint) = &inputs.checkpoint {
+        finite::check(checkpoint)?;
+    }
     // Only now anything is written: reading what strangers wrote may end the program (`data::confined`).
     let folder = Folder::open(&inputs.recipe, resume)?;
     tell(Event::Data {
@@ -107,7 +109,7 @@ pub fn run(
     tell(Event::Planned(&fit));
     let copies = look_at_room(&inputs, &machine, &folder, &fit, tell)?;
 
-    let device = machine.device(fit.simulation.peak_bytes)?;
+    let device = machine.device(fit.simulation.peak_bytes, fit.simulation.host_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
     warned.extend(watch::rounding(&mut session.learner, inputs.recipe.optimizer.learning_rate)?);
     for warning in &warned {

@@ -213,7 +213,7 @@ impl Rows {
     }
 
     fn pass<'a>(
-        &self,
+        &'a self,
         tokens: engine::tensor::View<'a>,
         positions: engine::tensor::View<'a>,
         policy: Option<&'a Adapter>,
@@ -226,7 +226,8 @@ impl Rows {
         if self.along {
             groups.push(RowGroup { rows: n..2 * n, adapter: reference });
         }
-        Pass { tokens, positions, segments: self.segments.clone(), groups, grad_rows, dropout }
+        let (ids, segments) = (&self.tokens[..], self.segments.clone());
+        Pass { tokens, ids, positions, segments, groups, grad_rows, dropout }
     }
 
     /// The log-probability of every item, without gradient.

@@ -189,7 +189,7 @@ impl<'a> Speaker<'a> {
                 "close other programs, lower --max-new-tokens, or take a smaller or quantized model",
             ));
         }
-        Speaker::on(&machine.device(peak)?, files, arguments, positions)
+        Speaker::on(&machine.device(peak, 0)?, files, arguments, positions)
     }
 
     fn on(

@@ -11,6 +11,7 @@
    GPU_DRIVER      what the driver's version is, 12020 as a rule
    GPU_CAPABILITY  compute capability, 86 as a rule
    GPU_INIT        what cuInit answers
+   GPU_NO_PINS     no page of the host can be pinned
    GPU_COUNT       the file that gets the number of those calls, and the most bytes that were allocated */
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -87,6 +88,19 @@ int cuCtxSetCurrent(void *context) { return context ? SUCCESS : INVALID; }
 int cuStreamCreate(void **stream, unsigned flags) { (void)flags; *stream = (void *)2; return SUCCESS; }
 int cuStreamDestroy_v2(void *stream) { (void)stream; return SUCCESS; }
 int cuStreamSynchronize(void *stream) { (void)stream; return asked(); }
+
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+    (void)stream, (void)flags;
+    return event ? SUCCESS : INVALID;
+}
+int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = (void *)3; return SUCCESS; }
+int cuEventDestroy_v2(void *event) { (void)event; return SUCCESS; }
+int cuEventRecord(void *event, void *stream) { return event && stream ? SUCCESS : INVALID; }
+int cuMemHostRegister_v2(void *at, size_t bytes, unsigned flags) {
+    (void)flags;
+    return at && bytes && !setting("GPU_NO_PINS", 0) ? SUCCESS : NO_MEMORY;
+}
+int cuMemHostUnregister(void *at) { return at ? SUCCESS : INVALID; }
 
 int cuMemGetInfo_v2(size_t *free, size_t *total) {
     *total = TOTAL;

@@ -4,6 +4,7 @@
 //! stream through [`Cuda::launch`]. Everything is ordered by that stream, so a tensor may be dropped while kernels
 //! that use it wait. An error that a GPU reports late is kept and returned by the next call that can fail.
 
+mod aside;
 mod blas;
 mod context;
 pub mod gemm;

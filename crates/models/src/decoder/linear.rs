@@ -1,5 +1,7 @@
 //! A linear layer of a block: the frozen or trained weight for all rows, the adapter of each group added.
 
+use std::ops::Range;
+
 use engine::memory::arena::Category;
 use engine::ops::add;
 use engine::ops::dropout::{self, Mask};
@@ -12,13 +14,15 @@ use crate::lora::Lora;
 use crate::trained::Gradients;
 use crate::weights::{Linear, Visited};
 
-/// Which linear layer, and in which pass.
+/// Which linear layer, in which pass, for which of its rows.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) model: &'a Model,
     pub(super) pass: &'a Pass<'a>,
     pub(super) index: usize,
     pub(super) linear: Linear,
+    /// The first row of the pass among those at hand.
+    pub(super) first: usize,
 }
 
 impl<'a> Place<'a> {
@@ -27,6 +31,13 @@ impl<'a> Place<'a> {
         let adapter = self.pass.groups.get(group)?.adapter?;
         let lora = adapter.layers[self.index][self.linear as usize].as_ref()?;
         Some((lora, adapter.config.scale()))
+    }
+
+    /// Which of `count` rows at hand are a group's.
+    fn rows(&self, group: usize, count: usize) -> Range<usize> {
+        let rows = &self.pass.groups[group].rows;
+        let at_hand = |row: usize| row.clamp(self.first, self.first + count) - self.first;
+        at_hand(rows.start)..at_hand(rows.end)
     }
 
     /// The mask of the adapter's input, while there is dropout.
@@ -63,25 +74,40 @@ pub(super) fn forward(
     if let Some(bias) = &layer.biases[place.linear as usize] {
         add::bias(bias.view(), y.reborrow())?;
     }
-    for (group, rows) in place.pass.groups.iter().map(|group| group.rows.clone()).enumerate() {
+    for group in 0..place.pass.groups.len() {
         let Some((lora, scale)) = place.lora(group) else { continue };
-        let x = x.slice(rows.clone());
-        let mut product = place.scratch(rows.len(), lora.a.rows())?;
-        let (a, b) = (Visited::of(lora.a.view())?, Visited::of(lora.b.view())?);
-        match place.mask(group) {
-            None => matmul::forward(x, a.view(), 1.0, Output::Write, product.view_mut())?,
-            Some(mask) => {
-                let mut kept = place.scratch(x.rows(), x.cols())?;
-                dropout::forward(x, mask, kept.view_mut())?;
-                matmul::forward(kept.view(), a.view(), 1.0, Output::Write, product.view_mut())?;
-            }
+        let rows = place.rows(group, x.rows());
+        if rows.is_empty() {
+            continue;
         }
+        let product = low_rank(place, group, lora, x.slice(rows.clone()))?;
+        let b = Visited::of(lora.b.view())?;
         matmul::forward(product.view(), b.view(), scale, Output::Add, y.slice_mut(rows))?;
         if let (0, Some(mid)) = (group, &mut mid) {
             mid.copy_prefix(product.view());
         }
     }
     Ok(())
+}
+
+/// `x A^T` of a group's adapter.
+fn low_rank(place: Place<'_>, group: usize, lora: &Lora, x: View<'_>) -> Result<Tensor> {
+    let mut product = place.scratch(x.rows(), lora.a.rows())?;
+    let a = Visited::of(lora.a.view())?;
+    match place.mask(group) {
+        None => matmul::forward(x, a.view(), 1.0, Output::Write, product.view_mut())?,
+        Some(mask) => {
+            let mut kept = place.scratch(x.rows(), x.cols())?;
+            dropout::forward(x, mask, kept.view_mut())?;
+            matmul::forward(kept.view(), a.view(), 1.0, Output::Write, product.view_mut())?;
+        }
+    }
+    Ok(product)
+}
+
+/// The policy's `x A^T`, where it is needed without the rest.
+pub(super) fn mid(place: Place<'_>, x: View<'_>) -> Result<Option<Tensor>> {
+    place.lora(0).map(|(lora, _)| low_rank(place, 0, lora, x)).transpose()
 }
 
 /// From `dy`: the gradient of what is trained here is added to, and `dx` (where it is asked for) is written or

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use engine::device::Device;
 use engine::memory::arena::Category;
+use engine::memory::offload::Offload;
 use engine::ops::attention::{Kernel, Segment, Segments};
 use engine::ops::embedding;
 use engine::tensor::{Tensor, View, ViewMut};
@@ -25,7 +26,7 @@ use crate::lora::Adapter;
 use crate::trained::Gradients;
 use crate::weights::Weights;
 
-use block::{Activations, Keeping, Stream, Visit};
+use block::{Activations, Extent, Keeping, Stream, Visit};
 
 /// A model on a device.
 pub struct Model {
@@ -54,7 +55,7 @@ impl Model {
 
     /// Where it lives.
     pub fn device(&self) -> &Device {
-        self.weights.embed_tokens.device()
+        self.weights.norm.device()
     }
 }
 
@@ -80,6 +81,8 @@ pub struct Dropout {
 pub struct Pass<'a> {
     /// (N) token ids.
     pub tokens: View<'a>,
+    /// The same on the host.
+    pub ids: &'a [u32],
     /// (N) positions.
     pub positions: View<'a>,
     /// Which rows see which.
@@ -99,6 +102,7 @@ impl<'a> Pass<'a> {
         let adapter = self.groups.first().and_then(|group| group.adapter);
         Pass {
             tokens: self.tokens.slice(rows.clone()),
+            ids: &self.ids[rows.clone()],
             positions: self.positions.slice(rows.clone()),
             segments: self
                 .segments
@@ -120,19 +124,22 @@ pub enum Keep {
     All,
     /// Its input; backward computes the rest again.
     Input,
+    /// Its input, in the memory beside the device; backward fetches it and computes the rest again.
+    Host,
 }
 
 /// What a block kept.
 enum Kept {
     All(Box<Activations>),
     Input(Tensor),
+    Host,
 }
 
 /// What forward leaves for backward.
 pub struct Forward {
     /// The residual stream behind the last block, (N, C).
     pub hidden: Tensor,
-    kept: Vec<Kept>,
+    kept: Kepts,
 }
 
 /// The rows' embeddings.
@@ -140,7 +147,12 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
     let device = model.device();
     let shape = (pass.tokens.rows(), model.config.hidden_size);
     let mut x = device.scratch(shape, device.activations(), Category::Activations)?;
-    embedding::forward(pass.tokens, model.weights.embed_tokens.view(), x.view_mut())?;
+    let table = &model.weights.embed_tokens;
+    if table.device().is(device) {
+        embedding::forward(pass.tokens, table.view(), x.view_mut())?;
+    } else {
+        embedding::forward_from_host(pass.ids, table.view(), x.view_mut())?;
+    }
     Stream::new(x)
 }
 
@@ -149,21 +161,31 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
     let (device, c) = (model.device(), model.config.hidden_size);
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(device, pass.segments.clone())?;
+    let shape = (pass.grad_rows, c);
     let mut kept = Vec::new();
+    let mut waiting = match pass.grad_rows > 0 && keep.contains(&Keep::Host) {
+        true => Some(Offload::new(device, shape, device.activations())?),
+        false => None,
+    };
     for index in 0..model.config.num_hidden_layers {
         let visit = Visit { model, pass, segments: &segments, index };
         if pass.grad_rows == 0 {
             block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
         }
-        match keep[index] {
-            Keep::All => {
-                let mut all = Box::new(Activations::new(model, index, pass)?);
+        match (keep[index], &mut waiting) {
+            (Keep::All, _) => {
+                let mut all = Box::new(Activations::new(model, index, pass, Extent::Block)?);
                 block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
                 kept.push(Kept::All(all));
             }
-            Keep::Input => {
-                let shape = (pass.grad_rows, c);
+            (Keep::Host, Some(waiting)) => {
+                let input = Keeping::Input(waiting.slot()?);
+                block::forward(visit, &mut stream, input, None)?;
+                waiting.push()?;
+                kept.push(Kept::Host);
+            }
+            (Keep::Input | Keep::Host, _) => {
                 let mut input =
                     device.scratch(shape, device.activations(), Category::Activations)?;
                 block::forward(visit, &mut stream, Keeping::Input(&mut input), None)?;
@@ -171,7 +193,7 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
             }
         }
     }
-    Ok(Forward { hidden: stream.finish()?, kept })
+    Ok(Forward { hidden: stream.finish()?, kept: Kepts { blocks: kept, waiting } })
 }
 
 /// Runs rows through all blocks with keys and values in `caches`, one a block: `segments` place queries in the
@@ -198,17 +220,25 @@ pub fn backward(
     let part = pass.gradient_part();
     let segments = Segments::new(model.device(), part.segments.clone())?;
     let trains_below = matches!(gradients, Gradients::Full(_));
-    let mut kept = kept.0;
+    let (device, shape) = (model.device(), dhidden.view().shape());
+    let Kepts { blocks: mut kept, mut waiting } = kept;
     for index in (0..model.config.num_hidden_layers).rev() {
         let visit = Visit { model, pass: &part, segments: &segments, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
+        let again = |input: Tensor| -> Result<Box<Activations>> {
+            let mut all = Box::new(Activations::new(model, index, &part, Extent::Attention)?);
+            block::again(visit, input, &mut all)?;
+            Ok(all)
+        };
         let all = match layer {
             Kept::All(all) => all,
-            Kept::Input(input) => {
-                let mut all = Box::new(Activations::new(model, index, &part)?);
-                let mut stream = Stream::new(input)?;
-                block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
-                all
+            Kept::Input(input) => again(input)?,
+            Kept::Host => {
+                let mut input = device.scratch(shape, device.activations(), Category::Workspace)?;
+                if let Some(waiting) = &mut waiting {
+                    waiting.pop(input.view_mut())?;
+                }
+                again(input)?
             }
         };
         let needs_input_gradient = index > 0 || trains_below;
@@ -221,11 +251,15 @@ pub fn backward(
 }
 
 /// What the blocks kept, in order.
-pub struct Kepts(Vec<Kept>);
+pub struct Kepts {
+    blocks: Vec<Kept>,
+    /// The inputs that wait beside the device.
+    waiting: Option<Offload>,
+}
 
 impl Forward {
     /// The hidden rows, and what the blocks kept for backward.
     pub fn into_parts(self) -> (Tensor, Kepts) {
-        (self.hidden, Kepts(self.kept))
+        (self.hidden, self.kept)
     }
 }

@@ -56,6 +56,19 @@ pub fn load(
     quantization: Quantization,
     storage: Storage,
 ) -> Result<Weights> {
+    load_beside(device, device, config, checkpoint, quantization, storage)
+}
+
+/// As [`load`], with the embedding table on a device of its own: the memory beside `device`, for a table that is
+/// neither trained nor tied to the head.
+pub fn load_beside(
+    device: &Device,
+    table: &Device,
+    config: &ModelConfig,
+    checkpoint: Option<&Checkpoint>,
+    quantization: Quantization,
+    storage: Storage,
+) -> Result<Weights> {
     if let Some(checkpoint) = checkpoint {
         refuse_unknown_tensors(config, checkpoint)?;
         refuse_two_heads(config, checkpoint)?;
@@ -72,7 +85,10 @@ pub fn load(
         )?),
     };
     let layer = std::cell::Cell::new(0usize);
+    let first = std::cell::Cell::new(true);
     let take = |shape: (usize, usize)| -> Result<Tensor> {
+        // The embedding table is the first that is taken.
+        let device = if first.replace(false) { table } else { device };
         // Vectors are norms and biases, tables are the embeddings and the head.
         let dtype = if shape.1 == 1 { DType::F32 } else { storage.dtype() };
         Ok(device.persistent(shape, dtype, Category::Weights)?)

@@ -137,11 +137,12 @@ pub fn fingerprints(inputs: &Inputs) -> Result<Vec<(String, String)>> {
         all.push((path.display().to_string(), checksum::of(&files::read(&path)?)));
     }
     // Of weights the sum of each tensor, on all cores, and the sum of these in their order.
-    let names: Vec<&str> = inputs.checkpoint.names().collect();
+    let Some(checkpoint) = &inputs.checkpoint else { return Ok(all) };
+    let names: Vec<&str> = checkpoint.names().collect();
     let sums: Vec<String> = names
         .par_iter()
         .filter_map(|name| {
-            let stored = inputs.checkpoint.get(name)?;
+            let stored = checkpoint.get(name)?;
             let (dtype, shape) = (stored.dtype, stored.shape);
             Some(format!("{name} {dtype:?} {shape:?} {};", checksum::of(stored.bytes)))
         })

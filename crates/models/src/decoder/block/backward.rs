@@ -4,7 +4,7 @@ use engine::memory::arena::Category;
 use engine::ops::attention;
 use engine::ops::matmul::Output;
 use engine::ops::{gated_mlp, rms_norm, rope};
-use engine::tensor::{Tensor, ViewMut};
+use engine::tensor::{Tensor, View, ViewMut};
 
 use super::super::linear;
 use super::{Activations, Visit};
@@ -30,45 +30,22 @@ pub(in crate::decoder) fn backward(
     let mut rstd = visit.numbers(n, 1)?;
     let (mut normed, mut dnormed) = (take(config.hidden_size)?, take(config.hidden_size)?);
     {
-        let (mut dgate, mut dup) =
-            (take(config.intermediate_size)?, take(config.intermediate_size)?);
-        let (gate, up) = (kept.gate.view(), kept.up.view());
-        {
-            let (mut product, mut dproduct) =
-                (take(config.intermediate_size)?, take(config.intermediate_size)?);
-            gated_mlp::forward(gate, up, config.activation, product.view_mut())?;
-            let out = Some((dproduct.view_mut(), Output::Write));
-            linear::backward(
-                place(Linear::Down),
-                dx.view(),
-                product.view(),
-                mid(Linear::Down),
-                out,
-                gradients,
-            )?;
-            gated_mlp::backward(
-                dproduct.view(),
-                gate,
-                up,
-                config.activation,
-                dgate.view_mut(),
-                dup.view_mut(),
-            )?;
-        }
         let norm = layer.post_attention_layernorm.view();
-        rms_norm::forward(
-            kept.middle.view(),
-            norm,
-            0.0,
-            config.rms_norm_eps,
-            normed.view_mut(),
-            rstd.view_mut(),
-        )?;
-        for (linear, dy, output) in
-            [(Linear::Gate, &dgate, Output::Write), (Linear::Up, &dup, Output::Add)]
-        {
-            let out = Some((dnormed.view_mut(), output));
-            linear::backward(place(linear), dy.view(), normed.view(), mid(linear), out, gradients)?;
+        let (y, r) = (normed.view_mut(), rstd.view_mut());
+        rms_norm::forward(kept.middle.view(), norm, 0.0, config.rms_norm_eps, y, r)?;
+        match &kept.mlp {
+            Some([gate, up]) => {
+                let product = product(visit, gate, up)?;
+                let mids = [Linear::Gate, Linear::Up, Linear::Down].map(mid);
+                let whole = Mlp { first: 0, gate, up, product: &product, mids };
+                mlp(visit, whole, dx.view(), normed.view(), dnormed.view_mut(), gradients)?;
+            }
+            None => {
+                for rows in visit.tiles(n) {
+                    let (dy, x) = (dx.view().slice(rows.clone()), normed.slice(rows.clone()));
+                    mlp_again(visit, dy, x, rows.start, dnormed.slice_mut(rows), gradients)?;
+                }
+            }
         }
         let dnorm = gradients.norm(|weights| &mut weights.layers[index].post_attention_layernorm);
         let (dy, x, rstd) = (dnormed.view(), kept.middle.view(), kept.middle_rstd.view());
@@ -161,4 +138,80 @@ fn unnorm_heads(
         rms_norm::backward(dy.view(), x, weight.view(), 0.0, rstd, rows.view_mut(), dnorm)?;
     }
     Ok(())
+}
+
+/// What backward reads of the MLP, for rows of the pass from `first` on.
+struct Mlp<'a> {
+    first: usize,
+    gate: &'a Tensor,
+    up: &'a Tensor,
+    /// `act(gate) * up`.
+    product: &'a Tensor,
+    /// The adapter's products of gate, up and down.
+    mids: [Option<&'a Tensor>; 3],
+}
+
+fn product(visit: Visit<'_>, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let mut product = visit.buffer(gate.rows(), gate.cols())?;
+    let activation = visit.model.config.activation;
+    gated_mlp::forward(gate.view(), up.view(), activation, product.view_mut())?;
+    Ok(product)
+}
+
+/// Through the MLP: `dy` and its input `x` give `dx`, which is written.
+fn mlp(
+    visit: Visit<'_>,
+    kept: Mlp<'_>,
+    dy: View<'_>,
+    x: View<'_>,
+    mut dx: ViewMut<'_>,
+    gradients: &mut Gradients<'_>,
+) -> Result<()> {
+    let (rows, cols) = (kept.gate.rows(), kept.gate.cols());
+    let place = |linear| visit.place_from(linear, kept.first);
+    let [gate_mid, up_mid, down_mid] = kept.mids;
+    let (mut dgate, mut dup) = (visit.buffer(rows, cols)?, visit.buffer(rows, cols)?);
+    {
+        let mut dproduct = visit.buffer(rows, cols)?;
+        let out = Some((dproduct.view_mut(), Output::Write));
+        let product = kept.product.view();
+        linear::backward(place(Linear::Down), dy, product, down_mid, out, gradients)?;
+        let (gate, up, activation) =
+            (kept.gate.view(), kept.up.view(), visit.model.config.activation);
+        let (dgate, dup) = (dgate.view_mut(), dup.view_mut());
+        gated_mlp::backward(dproduct.view(), gate, up, activation, dgate, dup)?;
+    }
+    for (linear, dy, mid, output) in
+        [(Linear::Gate, &dgate, gate_mid, Output::Write), (Linear::Up, &dup, up_mid, Output::Add)]
+    {
+        let out = Some((dx.reborrow(), output));
+        linear::backward(place(linear), dy.view(), x, mid, out, gradients)?;
+    }
+    Ok(())
+}
+
+/// As [`mlp`], where forward left nothing: what backward reads is computed again.
+fn mlp_again(
+    visit: Visit<'_>,
+    dy: View<'_>,
+    x: View<'_>,
+    first: usize,
+    dx: ViewMut<'_>,
+    gradients: &mut Gradients<'_>,
+) -> Result<()> {
+    let width = visit.model.config.intermediate_size;
+    let run = |linear: Linear| -> Result<(Tensor, Option<Tensor>)> {
+        let place = visit.place_from(linear, first);
+        let mut mid = place.rank().map(|rank| visit.buffer(x.rows(), rank)).transpose()?;
+        let mut y = visit.buffer(x.rows(), width)?;
+        linear::forward(place, x, y.view_mut(), mid.as_mut())?;
+        Ok((y, mid))
+    };
+    let (gate, gate_mid) = run(Linear::Gate)?;
+    let (up, up_mid) = run(Linear::Up)?;
+    let product = product(visit, &gate, &up)?;
+    let down_mid = linear::mid(visit.place_from(Linear::Down, first), product.view())?;
+    let mids = [gate_mid.as_ref(), up_mid.as_ref(), down_mid.as_ref()];
+    let kept = Mlp { first, gate: &gate, up: &up, product: &product, mids };
+    mlp(visit, kept, dy, x, dx, gradients)
 }

@@ -65,9 +65,37 @@ pub(in crate::decoder) fn forward(
     keeping: Keeping<'_>,
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
+    match attention(visit, stream, keeping, cache)? {
+        Some(keep) => mlp(visit, 0, stream.y.view_mut(), Some(keep))?,
+        None => {
+            for rows in visit.tiles(stream.y.rows()) {
+                mlp(visit, rows.start, stream.y.slice_mut(rows), None)?;
+            }
+        }
+    }
+    stream.pending = true;
+    Ok(())
+}
+
+/// The block's attention again, from its input, for backward, which computes the MLP again by itself.
+pub(in crate::decoder) fn again(
+    visit: Visit<'_>,
+    input: Tensor,
+    keep: &mut Activations,
+) -> Result<()> {
+    attention(visit, &mut Stream::new(input)?, Keeping::All(keep), None)?;
+    Ok(())
+}
+
+/// The block as far as its second norm; hands on where all is kept.
+fn attention<'a>(
+    visit: Visit<'_>,
+    stream: &mut Stream,
+    keeping: Keeping<'a>,
+    cache: Option<&mut LayerCache>,
+) -> Result<Option<&'a mut Activations>> {
     let (config, layer) = (&visit.model.config, &visit.model.weights.layers[visit.index]);
-    let n = stream.x.rows();
-    let mut rstd = visit.numbers(n, 1)?;
+    let mut rstd = visit.numbers(stream.x.rows(), 1)?;
     stream.norm(&layer.input_layernorm, config.rms_norm_eps, rstd.view_mut())?;
     let mut keep = match keeping {
         Keeping::Nothing => None,
@@ -89,31 +117,34 @@ pub(in crate::decoder) fn forward(
         keep.middle.copy_prefix(stream.x.view());
         keep.middle_rstd.copy_prefix(rstd.view());
     }
-    mlp(visit, &mut stream.y, keep)?;
-    stream.pending = true;
-    Ok(())
+    Ok(keep)
 }
 
-/// `y = down_proj(act(gate_proj(y)) * up_proj(y))`.
-fn mlp(visit: Visit<'_>, y: &mut Tensor, keep: Option<&mut Activations>) -> Result<()> {
+/// `y = down_proj(act(gate_proj(y)) * up_proj(y))`, for rows of the pass from `first` on.
+fn mlp(
+    visit: Visit<'_>,
+    first: usize,
+    mut y: ViewMut<'_>,
+    keep: Option<&mut Activations>,
+) -> Result<()> {
     let (config, n) = (&visit.model.config, y.rows());
     let width = config.intermediate_size;
     let (mut gate, mut up) = (visit.buffer(n, width)?, visit.buffer(n, width)?);
     let mut keep = keep;
     let mut run = |linear: Linear, x: View<'_>, y: ViewMut<'_>| {
         let mid = keep.as_deref_mut().and_then(|keep| keep.mids[linear as usize].as_mut());
-        linear::forward(visit.place(linear), x, y, mid)
+        linear::forward(visit.place_from(linear, first), x, y, mid)
     };
     run(Linear::Gate, y.view(), gate.view_mut())?;
     run(Linear::Up, y.view(), up.view_mut())?;
     {
         let mut product = visit.buffer(n, width)?;
         gated_mlp::forward(gate.view(), up.view(), config.activation, product.view_mut())?;
-        run(Linear::Down, product.view(), y.view_mut())?;
+        run(Linear::Down, product.view(), y.reborrow())?;
     }
-    if let Some(keep) = keep {
-        keep.gate.copy_prefix(gate.view());
-        keep.up.copy_prefix(up.view());
+    if let Some([kept_gate, kept_up]) = keep.and_then(|keep| keep.mlp.as_mut()) {
+        kept_gate.copy_prefix(gate.view());
+        kept_up.copy_prefix(up.view());
     }
     Ok(())
 }

@@ -4,7 +4,9 @@ mod backward;
 mod forward;
 
 pub(super) use backward::backward;
-pub(super) use forward::{Keeping, Stream, forward};
+pub(super) use forward::{Keeping, Stream, again, forward};
+
+use std::ops::Range;
 
 use engine::dtype::DType;
 use engine::memory::arena::Category;
@@ -15,6 +17,10 @@ use super::linear::Place;
 use super::{Model, Pass};
 use crate::error::Result;
 use crate::weights::Linear;
+
+/// Enough rows that a product with a weight is as fast as with more, and that its conversion from 4 bits costs little. In
+/// tests few, so that there are tiles.
+const MLP_TILE: usize = if cfg!(test) { 5 } else { 4096 };
 
 /// Which block, and in which pass.
 #[derive(Clone, Copy)]
@@ -28,7 +34,18 @@ pub(super) struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     fn place(&self, linear: Linear) -> Place<'a> {
-        Place { model: self.model, pass: self.pass, index: self.index, linear }
+        self.place_from(linear, 0)
+    }
+
+    /// For rows of the pass from `first` on.
+    fn place_from(&self, linear: Linear, first: usize) -> Place<'a> {
+        Place { model: self.model, pass: self.pass, index: self.index, linear, first }
+    }
+
+    /// The rows that pass the MLP at a time where its memory counts. Dropout's masks are those of whole passes.
+    fn tiles(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
+        let tile = if self.pass.dropout.is_some() { rows.max(1) } else { MLP_TILE };
+        (0..rows).step_by(tile).map(move |first| first..(first + tile).min(rows))
     }
 
     /// A buffer of activations for `rows` rows.
@@ -74,14 +91,28 @@ pub(super) struct Activations {
     middle: Tensor,
     /// Of the second norm.
     middle_rstd: Tensor,
-    gate: Tensor,
-    up: Tensor,
+    /// None where the block runs again in backward: there the MLP is computed tile by tile, right before its gradient.
+    mlp: Option<[Tensor; 2]>,
     /// `x A^T` of the policy's adapter, by [`Linear`].
     mids: [Option<Tensor>; 7],
 }
 
+/// How much of a block [`Activations`] hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::decoder) enum Extent {
+    /// All of it.
+    Block,
+    /// Attention and the stream behind it.
+    Attention,
+}
+
 impl Activations {
-    pub(super) fn new(model: &Model, index: usize, pass: &Pass<'_>) -> Result<Activations> {
+    pub(super) fn new(
+        model: &Model,
+        index: usize,
+        pass: &Pass<'_>,
+        extent: Extent,
+    ) -> Result<Activations> {
         let (config, n) = (&model.config, pass.grad_rows);
         let device = model.device();
         let take = |cols: usize| -> Result<Tensor> {
@@ -101,7 +132,9 @@ impl Activations {
         };
         let mut mids = [const { None }; 7];
         for (linear, mid) in Linear::ALL.into_iter().zip(&mut mids) {
-            if let Some(rank) = (Place { model, pass, index, linear }).rank() {
+            let kept = extent == Extent::Block || linear.is_attention();
+            let place = Place { model, pass, index, linear, first: 0 };
+            if let Some(rank) = place.rank().filter(|_| kept) {
                 *mid = Some(take(rank)?);
             }
         }
@@ -116,8 +149,12 @@ impl Activations {
             lse: numbers(config.num_attention_heads)?,
             middle: take(c)?,
             middle_rstd: numbers(1)?,
-            gate: take(config.intermediate_size)?,
-            up: take(config.intermediate_size)?,
+            mlp: match extent {
+                Extent::Block => {
+                    Some([take(config.intermediate_size)?, take(config.intermediate_size)?])
+                }
+                Extent::Attention => None,
+            },
             mids,
         })
     }

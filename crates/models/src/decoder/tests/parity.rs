@@ -1,13 +1,16 @@
 //! Logits and greedy continuations of every model of fixtures/models, as transformers 5.23 computes them.
 
+use engine::device::Device;
 use engine::testing::{assert_close, cpu};
 use serde::Deserialize;
 
 use crate::checkpoint::Checkpoint;
+use crate::config::ModelConfig;
 use crate::decoder::{self, Model, Pass, RowGroup};
 use crate::generate::{Request, Sampling, generate};
 use crate::head;
 use crate::testing::{MODELS, Packed, Tree, fixture, model};
+use crate::weights::{self, Quantization, Storage};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -27,6 +30,7 @@ fn logits(model: &Model, packed: &Packed) -> Vec<f32> {
     let positions = device.upload(&packed.positions).unwrap();
     let pass = Pass {
         tokens: tokens.view(),
+        ids: &packed.tokens,
         positions: positions.view(),
         segments: packed.segments.clone(),
         groups: vec![RowGroup { rows: 0..packed.tokens.len(), adapter: None }],
@@ -112,4 +116,24 @@ fn sampling_does_not_depend_on_the_prompts_beside() {
     assert_eq!(three[..2], two);
     let other = Request { sampling: Sampling { seed: 8, ..sampling }, ..request };
     assert_ne!(generate(&model, None, &prompts, &other, |_, _| {}).unwrap(), three);
+}
+
+#[test]
+fn a_table_beside_the_device_gives_the_same_logits() {
+    for storage in [Storage::F32, Storage::Bf16] {
+        let device = cpu();
+        let folder = fixture("models").join("qwen3");
+        let config = ModelConfig::load(&folder).unwrap();
+        assert!(!config.tie_word_embeddings);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let packed = Packed::new(&[whole(&[3, 5, 3, 7])], &[]);
+        let on = |table: &Device| {
+            let checkpoint = Some(&checkpoint);
+            let none = Quantization::None;
+            let weights =
+                weights::load_beside(&device, table, &config, checkpoint, none, storage).unwrap();
+            logits(&Model::new(&device, config.clone(), weights, 64).unwrap(), &packed)
+        };
+        assert!(on(&device) == on(device.host()));
+    }
 }
