@@ -7,40 +7,15 @@ use std::path::Path;
 use engine::ops::nf4::{BLOCK_SIZE, NESTED_BLOCK_SIZE, tables};
 use engine::random::philox;
 use models::export::{Entry, MAX_SHARD_BYTES, write_model};
+use planner::shapes::Shape;
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const USAGE: &str = "\
 usage: cargo xtask random-model --shape SHAPE [--format nf4|bf16] [--tokenizer FOLDER] [--layers N] OUT
 
   SHAPE   tiny 1b 3b 7b 8b 13b 20b 32b 70b
   nf4     as bitsandbytes stores it, double-quantized (the default); bf16 as Hugging Face does";
-
-/// The numbers of a Llama.
-struct Shape {
-    name: &'static str,
-    hidden: usize,
-    intermediate: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    vocabulary: usize,
-    tied: bool,
-    theta: f64,
-}
-
-#[rustfmt::skip]
-const SHAPES: [Shape; 9] = [
-    Shape { name: "tiny", hidden: 256, intermediate: 688, layers: 2, heads: 4, kv_heads: 2, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "1b", hidden: 2048, intermediate: 8192, layers: 16, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
-    Shape { name: "3b", hidden: 3072, intermediate: 8192, layers: 28, heads: 24, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
-    Shape { name: "7b", hidden: 4096, intermediate: 11_008, layers: 32, heads: 32, kv_heads: 32, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "8b", hidden: 4096, intermediate: 14_336, layers: 32, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
-    Shape { name: "13b", hidden: 5120, intermediate: 13_824, layers: 40, heads: 40, kv_heads: 40, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "20b", hidden: 6144, intermediate: 16_384, layers: 48, heads: 48, kv_heads: 8, vocabulary: 92_544, tied: false, theta: 1e6 },
-    Shape { name: "32b", hidden: 5120, intermediate: 27_648, layers: 64, heads: 40, kv_heads: 8, vocabulary: 152_064, tied: false, theta: 1e6 },
-    Shape { name: "70b", hidden: 8192, intermediate: 28_672, layers: 80, heads: 64, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
-];
 
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
@@ -58,7 +33,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
         match *argument {
             "--shape" => {
                 let name = value()?;
-                shape = SHAPES.iter().find(|shape| shape.name == name);
+                shape = Shape::find(name);
                 if shape.is_none() {
                     return Err(format!("there is no shape '{name}'\n{USAGE}"));
                 }
@@ -81,18 +56,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     let failed = |error: io::Error| format!("cannot write '{}': {error}", out.display());
     std::fs::create_dir_all(out).map_err(failed)?;
     let layers = layers.unwrap_or(shape.layers);
-    write_model(out, &entries(shape, layers, format), MAX_SHARD_BYTES)
+    write_model(out, &entries(&shape, layers, format), MAX_SHARD_BYTES)
         .map_err(|error| error.to_string())?;
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
-        "num_hidden_layers": layers, "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads, "head_dim": shape.hidden / shape.heads,
-        "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied,
-        "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 131_072,
-        "rope_theta": shape.theta, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
-        "torch_dtype": "bfloat16",
-    });
+    let config = Value::Object(Shape { layers, ..shape }.config_json());
     std::fs::write(out.join("config.json"), format!("{config:#}\n")).map_err(failed)?;
     if let Some(folder) = tokenizer {
         for file in std::fs::read_dir(folder).map_err(failed)? {

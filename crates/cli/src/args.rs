@@ -67,8 +67,22 @@ pub(crate) struct Train {
 
 #[derive(Args)]
 pub(crate) struct Plan {
-    #[command(flatten)]
-    pub(crate) recipe: RecipeArguments,
+    /// The recipe, a TOML file that says what to train and how. Of the model the config.json is enough; without the
+    /// data, examples are taken to be as long as data.max_length allows
+    #[arg(required_unless_present = "table")]
+    pub(crate) recipe: Option<PathBuf>,
+
+    /// Change a key of the recipe for this once, such as --set train.batch_size=4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// Plan for a GPU that need not be here: its name, such as "RTX 3090", or its memory, such as 24GiB
+    #[arg(long, value_name = "NAME|SIZE")]
+    pub(crate) gpu: Option<String>,
+
+    /// Instead of a recipe, show what models from 3B to 32B take and how fast they train on the GPU
+    #[arg(long, requires = "gpu", conflicts_with_all = ["recipe", "set"])]
+    pub(crate) table: bool,
 
     /// Print JSON
     #[arg(long)]

@@ -1,16 +1,17 @@
 //! A dataset: files in, optimizer steps out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::batch::PackedStep;
 use crate::error::{Error, Result};
 use crate::packing::{Member, PackOptions, pack};
 use crate::pairing;
-use crate::records::{self, Form, Text};
+use crate::records::{self, Form, Source, Text};
 use crate::report::Report;
 use crate::sampler::{self, Order};
 use crate::template::{ChatTemplate, Moment};
-use crate::tokenize::{Example, tokenize};
+use crate::tokenize::{Example, measure, tokenize};
 use crate::tokenizer::Tokenizer;
 
 /// How files become examples.
@@ -100,6 +101,29 @@ impl Dataset {
         let examples =
             tokenize(records, tokenizer, template.as_ref(), form, max_length, &mut report)?;
         Ok((Self { examples, form, max_length }, report))
+    }
+
+    /// Made-up examples of one length, for plans: the labels alternate, and no two prompts are the same.
+    pub fn made_up(form: Form, count: usize, prompt: usize, completion: usize) -> (Self, Report) {
+        let file: Arc<Path> = Path::new("made up").into();
+        let example = |index: usize| {
+            let mut prompt_ids = vec![0; prompt];
+            // Token 0 and token 1 are in every vocabulary: the number in binary, as far as there is room.
+            let bits = (0..usize::BITS).map(|bit| (index >> bit & 1) as u32);
+            prompt_ids.iter_mut().zip(bits).for_each(|(id, bit)| *id = bit);
+            Example {
+                prompt_ids,
+                completion_ids: vec![0; completion],
+                label: index % 2 == 0,
+                source: Source { file: file.clone(), line: index + 1 },
+                pair: (form == Form::Paired).then_some(index ^ 1),
+                family: if form == Form::Paired { index / 2 } else { index },
+            }
+        };
+        let examples: Vec<Example> = (0..count).map(example).collect();
+        let mut report = Report { records: count, ..Report::default() };
+        measure(&examples, None, &mut report);
+        (Self { examples, form, max_length: None }, report)
     }
 
     /// The examples, in the order of the files.

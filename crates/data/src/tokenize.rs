@@ -249,7 +249,8 @@ fn families(tokenized: &[Tokenized]) -> Vec<usize> {
     (0..tokenized.len()).map(|index| root(&mut parent, index)).collect()
 }
 
-fn measure(examples: &[Example], max_length: Option<usize>, report: &mut Report) {
+/// Counts what is left.
+pub(crate) fn measure(examples: &[Example], max_length: Option<usize>, report: &mut Report) {
     report.examples = examples.len();
     report.desirable = examples.iter().filter(|example| example.label).count();
     report.undesirable = report.examples - report.desirable;

@@ -87,6 +87,17 @@ impl Tokenizer {
         Ok(Self { folder: folder.to_path_buf(), inner, special, templates, vocab_size })
     }
 
+    /// One that knows no token, for plans of models of which only the shape is known.
+    pub fn blank() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            inner: tokenizers::Tokenizer::new(tokenizers::models::wordlevel::WordLevel::default()),
+            special: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            vocab_size: 0,
+        }
+    }
+
     /// The folder it was read from.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -61,6 +61,13 @@ impl Checkpoint {
         Checkpoint::open_files(folder, paths)
     }
 
+    /// Whether a folder has weights that [`Checkpoint::open`] looks for.
+    pub fn is_in(folder: &Path) -> bool {
+        ["model.safetensors", "model.safetensors.index.json"]
+            .iter()
+            .any(|name| folder.join(name).exists())
+    }
+
     /// Opens one file, such as an adapter's.
     pub fn open_file(path: &Path) -> Result<Checkpoint> {
         let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found};
-use train::inputs::{Inputs, Moment};
+use train::inputs::Inputs;
 use train::machine::Machine;
 use train::recipe::Recipe;
 use train::recipe::adapter::Adapter;
@@ -165,7 +165,7 @@ fn enough(
         let mut first = true;
         while let Some(key) = kind.apply(&mut recipe, inputs) {
             // A recipe that can no longer be run (every row dropped, say) is the end of this kind.
-            let Ok(changed) = Inputs::load(recipe.clone(), Moment::now()) else { break };
+            let Ok(changed) = inputs.changed(recipe.clone()) else { break };
             let words = kind.cost(inputs, &changed);
             if !first {
                 set.pop();

@@ -104,6 +104,9 @@ fn words(name: &str) -> Vec<String> {
     runs.filter(|run| run[0].is_ascii_alphanumeric()).map(|run| run.iter().collect()).collect()
 }
 
+/// Floating-point operations of standard attention for each byte a second of bandwidth: 28 TFLOP/s at 3,350 GB/s.
+const STANDARD_ATTENTION: f64 = 8.0;
+
 /// Shares of the peaks that Prospect's kernels reach.
 struct Shares {
     products: f64,
@@ -131,13 +134,17 @@ impl Gpu {
             if op.ends_with("the host") {
                 return 0.0; // beside the computation
             }
-            let share = match *op {
-                "attention" => shares.attention,
-                "attention backward" => shares.attention_backward,
-                _ => shares.products,
+            let rate = match *op {
+                "attention" => shares.attention * self.tflops * 1e12,
+                "attention backward" => shares.attention_backward * self.tflops * 1e12,
+                // Every score passes through memory several times, so the bandwidth decides.
+                "standard attention" | "standard attention backward" => {
+                    STANDARD_ATTENTION * self.bandwidth * 1e9
+                }
+                _ => shares.products * self.tflops * 1e12,
             };
             // The norms and the like have so little arithmetic that their traffic counts.
-            let arithmetic = work.flops / (share * self.tflops * 1e12);
+            let arithmetic = work.flops / rate;
             let traffic = work.traffic / (shares.bandwidth * self.bandwidth * 1e9);
             arithmetic.max(traffic)
         };

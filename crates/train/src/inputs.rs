@@ -15,6 +15,7 @@ use crate::judge::{Prompts, beyond_vocabulary};
 use crate::recipe::adapter::TargetModules;
 use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
+use crate::recipe::training::Train;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
 
 /// Everything a run reads.
@@ -39,6 +40,8 @@ pub struct Inputs {
     pub eval: Option<(Dataset, Report)>,
     /// Prompts to answer before and after.
     pub prompts: Option<Prompts>,
+    /// Prompt and completion tokens of every example, where they are made up.
+    made_up: Option<(usize, usize)>,
 }
 
 /// The most steps of a run.
@@ -49,15 +52,84 @@ impl Inputs {
     /// of the run it goes on with.
     pub fn load(recipe: Recipe, now: Moment) -> Result<Inputs> {
         let folder = model_folder(&recipe.model.path)?;
-        let config = ModelConfig::load(&folder)?;
         let checkpoint = Some(Checkpoint::open(&folder)?);
+        Inputs::read(recipe, folder, checkpoint, now)
+    }
+
+    /// As [`Inputs::load`], for a plan: of a model whose weights are not there the configuration is enough, and
+    /// feedback that is not there is taken to be as long as `data.max_length` allows.
+    pub fn load_to_plan(recipe: Recipe, now: Moment) -> Result<Inputs> {
+        let folder = model_folder(&recipe.model.path)?;
+        let checkpoint = match Checkpoint::is_in(&folder) {
+            true => Some(Checkpoint::open(&folder)?),
+            false => None,
+        };
+        if recipe.data.train.iter().all(|path| path.exists()) {
+            return Inputs::read(recipe, folder, checkpoint, now);
+        }
+        let config = ModelConfig::load(&folder)?;
+        // As short a prompt as there is: then most is scored, and the mismatched completion is as long.
+        let longest = recipe.data.max_length.min(config.max_position_embeddings);
+        Ok(Inputs { folder, checkpoint, ..Inputs::made_up(recipe, config, 1, longest - 1)? })
+    }
+
+    /// A step or two of made-up examples of one length, on a model of which only the configuration is known.
+    pub fn made_up(
+        recipe: Recipe,
+        config: ModelConfig,
+        prompt: usize,
+        completion: usize,
+    ) -> Result<Inputs> {
+        let lora = lora_config(&recipe, &config)?;
+        let form = form(recipe.objective.name);
+        let examples = if form == Form::Paired { 2 } else { 1 } * recipe.train.batch_size;
+        let count = examples * recipe.train.gradient_accumulation_steps;
+        let (dataset, report) = Dataset::made_up(form, count, prompt, completion);
+        let recipe = Recipe {
+            generate: None,
+            train: Train { max_steps: Some(1), ..recipe.train },
+            ..recipe
+        };
+        Ok(Inputs {
+            recipe,
+            folder: PathBuf::new(),
+            config,
+            checkpoint: None,
+            tokenizer: Tokenizer::blank(),
+            lora,
+            dataset,
+            report,
+            eval: None,
+            prompts: None,
+            made_up: Some((prompt, completion)),
+        })
+    }
+
+    /// The same under another recipe.
+    pub fn changed(&self, recipe: Recipe) -> Result<Inputs> {
+        let Some((prompt, completion)) = self.made_up else {
+            return Inputs::load_to_plan(recipe, Moment::now());
+        };
+        let completion = completion.min(recipe.data.max_length.saturating_sub(prompt)).max(1);
+        let (folder, config) = (self.folder.clone(), self.config.clone());
+        Ok(Inputs { folder, ..Inputs::made_up(recipe, config, prompt, completion)? })
+    }
+
+    /// Whether the examples are made up, for a plan without data.
+    pub fn are_made_up(&self) -> bool {
+        self.made_up.is_some()
+    }
+
+    fn read(
+        recipe: Recipe,
+        folder: PathBuf,
+        checkpoint: Option<Checkpoint>,
+        now: Moment,
+    ) -> Result<Inputs> {
+        let config = ModelConfig::load(&folder)?;
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = lora_config(&recipe, &config)?;
-        let form = match recipe.objective.name {
-            ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
-            ObjectiveName::Dpo => Form::Paired,
-            ObjectiveName::Sft => Form::Sft,
-        };
+        let form = form(recipe.objective.name);
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
         let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
         let eval = match recipe.data.eval.as_slice() {
@@ -100,6 +172,7 @@ impl Inputs {
             report,
             eval,
             prompts,
+            made_up: None,
         };
         if inputs.steps() > MOST_STEPS {
             let train = &inputs.recipe.train;
@@ -155,6 +228,15 @@ impl Inputs {
             Dtype::Bf16 if self.lora.is_some() => Storage::Bf16,
             _ => Storage::F32,
         }
+    }
+}
+
+/// What an objective learns from.
+fn form(objective: ObjectiveName) -> Form {
+    match objective {
+        ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
+        ObjectiveName::Dpo => Form::Paired,
+        ObjectiveName::Sft => Form::Sft,
     }
 }
 

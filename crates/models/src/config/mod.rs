@@ -67,6 +67,14 @@ impl ModelConfig {
         parse::load(folder)
     }
 
+    /// The configuration that the object of a `config.json` holds; `name` is what messages call it.
+    pub fn of(
+        name: &str,
+        fields: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<ModelConfig> {
+        parse::of(name, fields)
+    }
+
     /// Width of the queries.
     pub fn query_size(&self) -> usize {
         self.num_attention_heads * self.head_dim

@@ -44,6 +44,11 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
+/// The configuration in a `config.json`'s object; `name` is what messages call it.
+pub(super) fn of(name: &str, fields: Map<String, Value>) -> Result<ModelConfig> {
+    Source { path: PathBuf::from(name), fields }.config()
+}
+
 fn object(path: &Path) -> Result<Map<String, Value>> {
     let text = files::read_to_string(path)?;
     match serde_json::from_str(&text) {

@@ -51,6 +51,20 @@ pub fn search(inputs: &Inputs, machine: &Machine) -> Result<Found> {
     }
 }
 
+impl Policy {
+    /// What takes the least memory in passes of `token_budget`. On a GPU the host's memory is another; there the
+    /// embedding table may lie if it is neither trained nor the head.
+    pub fn least(inputs: &Inputs, machine: &Machine, token_budget: usize) -> Policy {
+        let gpu = machine.arithmetic() == Kind::Cuda;
+        Policy {
+            token_budget,
+            kept_layers: 0,
+            host_layers: if gpu { inputs.config.num_hidden_layers } else { 0 },
+            host_table: gpu && inputs.lora.is_some() && !inputs.config.tie_word_embeddings,
+        }
+    }
+}
+
 struct Search<'a> {
     inputs: &'a Inputs,
     machine: &'a Machine,
@@ -113,14 +127,9 @@ impl<'a> Search<'a> {
         self.inputs.config.num_hidden_layers
     }
 
-    fn on_gpu(&self) -> bool {
-        self.machine.arithmetic() == Kind::Cuda
-    }
-
-    /// Whether the embedding table may lie elsewhere: it is neither trained nor the head, and elsewhere is not the
-    /// same memory.
+    /// What leaves the device where memory is all that counts.
     fn table_may_leave(&self) -> bool {
-        self.on_gpu() && self.inputs.lora.is_some() && !self.inputs.config.tie_word_embeddings
+        Policy::least(self.inputs, self.machine, 1).host_table
     }
 
     /// The sizes of a pass that are tried.
@@ -136,12 +145,8 @@ impl<'a> Search<'a> {
 
     /// What takes the least memory.
     fn least(&self) -> Policy {
-        Policy {
-            token_budget: self.budgets().last().copied().unwrap_or(SMALLEST_BUDGET),
-            kept_layers: 0,
-            host_layers: if self.on_gpu() { self.layers() } else { 0 },
-            host_table: self.table_may_leave(),
-        }
+        let budget = self.budgets().last().copied().unwrap_or(SMALLEST_BUDGET);
+        Policy::least(self.inputs, self.machine, budget)
     }
 
     /// The fastest of what fits in passes of each size.
@@ -193,7 +198,7 @@ impl<'a> Search<'a> {
         if let Some(simulation) = most(layers, kept, fits)? {
             return Ok(Some((simulation, all_kept)));
         }
-        if !self.on_gpu() {
+        if self.least().host_layers == 0 {
             return Ok(None);
         }
         let held = |held| walked(Policy { kept_layers: 0, host_layers: layers - held, ..policy });

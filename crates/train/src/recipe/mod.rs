@@ -112,6 +112,13 @@ impl Recipe {
         Self::read_with(path, overrides, false)
     }
 
+    /// The recipe that a text holds, for plans of what is not on the disk.
+    pub fn of_text(text: &str) -> Result<Recipe> {
+        let path = Path::new("recipe.toml");
+        let folders = Folders::new(path, false)?;
+        Self::from_tree(&Tree::parse(&folders.recipe_name, text)?, &folders, path)
+    }
+
     fn read_with(path: &Path, overrides: &[String], must_exist: bool) -> Result<Recipe> {
         let folders = Folders::new(path, must_exist)?;
         let unreadable = |why: String| {

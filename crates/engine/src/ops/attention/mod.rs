@@ -67,6 +67,14 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// What forward and backward are booked as.
+    fn name(&self, device: &Device) -> [&'static str; 2] {
+        match (device.arithmetic(), self.kernel) {
+            (Kind::Cuda, Kernel::Standard) => ["standard attention", "standard attention backward"],
+            _ => [OP, "attention backward"],
+        }
+    }
+
     fn query_cols(&self) -> usize {
         self.num_heads * self.head_dim
     }
@@ -105,7 +113,8 @@ pub fn forward(
         _ => None,
     };
     if device.is_plan() {
-        device.book(OP, 4.0 * scores(list, heads), (2 * q.bytes() + 2 * k.bytes()) as f64);
+        let traffic = (2 * q.bytes() + 2 * k.bytes()) as f64;
+        device.book(heads.name(device)[0], 4.0 * scores(list, heads), traffic);
         return Ok(());
     }
     if let Some(workspace) = workspace {
@@ -169,7 +178,7 @@ pub fn backward(
     };
     if device.is_plan() {
         let traffic = 4 * saved.q.bytes() + 4 * saved.k.bytes();
-        device.book("attention backward", 10.0 * scores(list, heads), traffic as f64);
+        device.book(heads.name(device)[1], 10.0 * scores(list, heads), traffic as f64);
         return Ok(());
     }
     if let Some(mut workspace) = workspace {
