@@ -3,6 +3,7 @@
 
 mod search;
 
+use engine::device::Device;
 use engine::memory::arena::Bytes;
 use engine::memory::ledger::Ledger;
 use models::decoder::Keep;
@@ -83,58 +84,51 @@ pub fn simulate(inputs: &Inputs, machine: &Machine, policy: Policy) -> Result<Si
     let steps: Vec<usize> = (0..inputs.steps()).collect();
     // A part of the steps a task, each on a device of its own: the peak is the largest, the work is the sum.
     let part = steps.len().div_ceil(4 * rayon::current_num_threads()).max(16);
-    let parts = steps.par_chunks(part).enumerate();
+    let parts = steps.par_chunks(part);
     let parts: Vec<Result<Simulation>> =
-        parts.map(|(i, steps)| walk(inputs, machine, policy, steps, i == 0)).collect();
-    parts.into_iter().try_fold(Simulation::none(policy), |sum, part| Ok(sum.and(part?)))
+        parts.map(|steps| walk(inputs, machine, policy, steps)).collect();
+    let besides = walk_besides(inputs, machine, policy)?;
+    parts.into_iter().try_fold(besides, |sum, part| Ok(sum.and(&part?)))
 }
 
-/// Runs some steps on `plan`, and `besides` what a run does besides its steps.
-fn walk(
-    inputs: &Inputs,
-    machine: &Machine,
-    policy: Policy,
-    steps: &[usize],
-    besides: bool,
-) -> Result<Simulation> {
+/// Runs some steps on `plan`.
+fn walk(inputs: &Inputs, machine: &Machine, policy: Policy, steps: &[usize]) -> Result<Simulation> {
     let device = machine.plan();
     let mut session = Session::open(&device, inputs, &policy)?;
     let mut rated_tokens = 0;
-    if besides {
-        session.answers()?;
-        session.evaluate()?;
-    }
     for index in steps {
         let packed = session.packed(*index);
         rated_tokens += tokens(&packed);
         session.step(*index, &packed)?;
     }
-    Ok(Simulation {
-        policy,
-        peak_bytes: device.peak_bytes(),
-        by_category: device.peak_by_category(),
-        host_bytes: device.host().peak_bytes(),
-        ledger: device.ledger(),
-        steps: steps.len(),
-        rated_tokens,
-    })
+    Ok(Simulation { steps: steps.len(), rated_tokens, ..Simulation::of(&device, policy) })
+}
+
+/// Runs what a run does besides its steps: an evaluation, and the answers.
+fn walk_besides(inputs: &Inputs, machine: &Machine, policy: Policy) -> Result<Simulation> {
+    let device = machine.plan();
+    let session = Session::open(&device, inputs, &policy)?;
+    session.answers()?;
+    session.evaluate()?;
+    Ok(Simulation::of(&device, policy))
 }
 
 impl Simulation {
-    fn none(policy: Policy) -> Simulation {
+    /// What a plan's device wrote down.
+    fn of(device: &Device, policy: Policy) -> Simulation {
         Simulation {
             policy,
-            peak_bytes: 0,
-            by_category: Bytes::default(),
-            host_bytes: 0,
-            ledger: Ledger::default(),
+            peak_bytes: device.peak_bytes(),
+            by_category: device.peak_by_category(),
+            host_bytes: device.host().peak_bytes(),
+            ledger: device.ledger(),
             steps: 0,
             rated_tokens: 0,
         }
     }
 
     /// Both, one after the other.
-    fn and(mut self, other: Simulation) -> Simulation {
+    fn and(mut self, other: &Simulation) -> Simulation {
         if other.peak_bytes > self.peak_bytes {
             (self.peak_bytes, self.by_category) = (other.peak_bytes, other.by_category);
         }

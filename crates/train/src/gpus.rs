@@ -4,8 +4,8 @@
 //! H200) and from the architecture white papers (GA102, AD102, GB202): on GeForce cards a multiprocessor does 512
 //! floating-point operations of that kind a clock at the boost clock the paper names.
 //!
-//! An op takes the longer of its arithmetic and its traffic, each at the share of the peak that was measured (LOG.md, one
-//! H100). That is a prediction, and where it is shown, it says so.
+//! An op takes the longer of its arithmetic and its traffic, each at a share of the peak that gives the speed measured on an
+//! H100 (LOG.md: 7B, KTO, natural lengths). That is a prediction, and where it is shown, it says so.
 
 use engine::memory::ledger::Ledger;
 
@@ -120,10 +120,10 @@ impl Gpu {
         // On Hopper `mma.sync` reaches no more of the peak; elsewhere it is all there is.
         let hopper = self.capability.0 == 9;
         Shares {
-            products: 0.76,
+            products: 0.7,
             attention: if hopper { 0.32 } else { 0.6 },
             attention_backward: if hopper { 0.21 } else { 0.45 },
-            bandwidth: 0.75,
+            bandwidth: 0.62,
         }
     }
 

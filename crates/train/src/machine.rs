@@ -23,6 +23,8 @@ const LARGEST_CONTEXT: u64 = 3 << 29;
 pub struct Machine {
     /// The most bytes the arena may take; none where the host does not say.
     pub limit: Option<u64>,
+    /// The most bytes of the host's memory that may be pinned beside a GPU; none where the host does not say.
+    pub host_limit: Option<u64>,
     /// What was taken and why, in a sentence.
     pub description: String,
     /// What of the GPU's memory other programs hold, where they do.
@@ -70,6 +72,7 @@ impl Machine {
     fn cpu(memory_limit: Option<u64>, why: &str) -> Machine {
         Machine {
             limit: memory_limit.or_else(host_limit),
+            host_limit: None,
             description: format!("device: CPU, because {why}"),
             others_hold: None,
             place: Place::Cpu,
@@ -82,6 +85,7 @@ impl Machine {
         let name = gpu.map_or("a GPU", |gpu| gpu.name);
         Machine {
             limit: Some(memory.saturating_sub(LARGEST_CONTEXT)),
+            host_limit: None,
             description: format!(
                 "{name}: {} less the {} that CUDA may hold outside the arena",
                 bytes(memory),
@@ -115,7 +119,8 @@ impl Machine {
         let others_hold = (taken > LARGEST_CONTEXT)
             .then(|| format!("{} of the GPU's {} are taken", bytes(taken), bytes(total)));
         let place = Place::Gpu(Arc::new(cuda));
-        Ok(Machine { limit: Some(limit), description, others_hold, place })
+        let host_limit = host_limit();
+        Ok(Machine { limit: Some(limit), host_limit, description, others_hold, place })
     }
 
     /// A device with an arena of `bytes` bytes, and so many of the host's memory beside it.

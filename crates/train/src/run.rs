@@ -175,8 +175,11 @@ fn look_at_room(
         ))),
     }
     // On the CPU the arena is in the same memory.
-    let arena = if machine.arithmetic() == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
-    let taken = (arena + contents.bytes()) as u64;
+    let held = match machine.arithmetic() {
+        Kind::Cpu => fit.simulation.peak_bytes,
+        _ => fit.simulation.host_bytes,
+    };
+    let taken = (held + contents.bytes()) as u64;
     let copies = host_limit().is_none_or(|available| taken <= available);
     if !copies {
         tell(Event::Note(format!(

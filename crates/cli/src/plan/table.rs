@@ -10,7 +10,7 @@ use crate::terminal::{json, print};
 use crate::words::count;
 
 /// How far a predicted time is to be trusted.
-pub(super) const TRUST: &str = "which one measurement bears out (7B on an H100: 9,307 rated tokens a second) and none on other cards";
+pub(super) const TRUST: &str = "at shares that are fitted to one measurement (7B on an H100: 9,307 rated tokens a second) and tried on no other card";
 
 /// Prints the table.
 pub(super) fn show(machine: &Machine, as_json: bool) -> Result<Done> {

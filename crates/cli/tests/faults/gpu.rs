@@ -3,6 +3,7 @@
 //! The driver is `gpu.c`, found in NVIDIA's place: the program does all it does on a GPU, and the kernels compute
 //! nothing.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +15,9 @@ use crate::{all, compiled, ended_with_words, leftovers, share};
 
 /// Heads of 8 elements have no flash kernel.
 const ON_GPU: &str = " --set train.device=cuda --set train.attention=standard";
+
+/// What of a GPU's memory is left for its kernels.
+const MARGIN: u64 = 192 << 20;
 
 /// CUDA's numbers of the ways a GPU is lost: its memory is damaged (ECC), a launch fails, an illegal address, the device
 /// is unavailable, the driver does not know.
@@ -33,11 +37,16 @@ fn driver() -> Option<&'static Path> {
 
 /// Runs the program on the GPU as the variables say it is; none where there is no driver.
 fn run(place: &Place, arguments: &str, gpu: &[(&str, &str)]) -> Option<Output> {
+    run_in(&place.path("."), arguments, gpu)
+}
+
+/// The same in another folder.
+fn run_in(folder: &Path, arguments: &str, gpu: &[(&str, &str)]) -> Option<Output> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prospect"));
-    command.args(arguments.split_whitespace()).current_dir(place.path("."));
+    command.args(arguments.split_whitespace()).current_dir(folder);
     command.env("NO_COLOR", "1").env("LD_LIBRARY_PATH", driver()?).stdin(Stdio::null());
     // Products as a machine with the driver alone computes them.
-    command.env("PROSPECT_GEMM", "own").env("GPU_COUNT", place.path("count"));
+    command.env("PROSPECT_GEMM", "own");
     command.envs(gpu.iter().copied());
     Some(command.output().unwrap())
 }
@@ -55,7 +64,8 @@ fn undisturbed() -> Option<&'static (usize, Vec<String>)> {
     static RESULTS: OnceLock<Option<(usize, Vec<String>)>> = OnceLock::new();
     let results = RESULTS.get_or_init(|| {
         let place = Place::new();
-        let output = run(&place, &train(), &[])?;
+        let counting = place.path("count").display().to_string();
+        let output = run(&place, &train(), &[("GPU_COUNT", &counting)])?;
         assert!(output.status.success(), "{}", said(&output));
         let count = place.read("count");
         let (calls, most) = count.split_once(' ').unwrap();
@@ -185,4 +195,38 @@ fn a_gpu_that_does_not_fit_is_refused_with_words_or_left_alone_and_nothing_is_le
         }
         Ok(())
     });
+}
+
+#[test]
+fn a_run_that_just_fits_has_inputs_and_the_table_wait_in_the_hosts_memory() {
+    let place = Place::new();
+    // The recipe's paths are relative to the repository.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let run = |what: &str, bytes: u64, gpu: &[(&str, &str)]| {
+        let arguments = format!(
+            "{what} recipes/quickstart.toml --set output={} --set train.memory_limit={bytes} --set train.device=cuda --set train.max_steps=2 --set generate.max_new_tokens=2 --set train.token_budget=4000",
+            place.path("run").display()
+        );
+        run_in(&root, &arguments, gpu)
+    };
+    // So little that nothing fits: the plan says what the run takes at the least.
+    let Some(output) = run("plan --json", MARGIN + 1, &[]) else { return };
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["fits"], false, "{plan}");
+    let least = plan["peak_bytes"].as_u64().unwrap();
+
+    let Some(output) = run("train", MARGIN + least, &[]) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    let policy = place.json("run/run.json")["policy"].clone();
+    assert!(policy["host_layers"].as_u64().unwrap() > 0, "{policy}");
+    let summary = place.json("run/summary.json");
+    assert_eq!(summary["peak_bytes"], least);
+    assert_eq!(summary["planned_peak_bytes"], least);
+
+    // The host cannot pin its pages.
+    fs::remove_dir_all(place.path("run")).unwrap();
+    let Some(output) = run("train", MARGIN + least, &[("GPU_NO_PINS", "1")]) else { return };
+    let words = "error: cuMemHostRegister failed on the GPU: CUDA_ERROR_OUT_OF_MEMORY (2)\n  hint: the host has too little memory";
+    assert!(said(&output).contains(words), "{}", said(&output));
+    assert_eq!((output.status.code(), place.path("run").exists()), (Some(1), false));
 }

@@ -96,6 +96,12 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
+    /// Whether anything is dropped.
+    fn drops(&self) -> bool {
+        let mut adapters = self.groups.iter().filter_map(|group| group.adapter);
+        self.dropout.is_some() && adapters.any(|adapter| adapter.config.lora_dropout > 0.0)
+    }
+
     /// The rows that gradient flows through, alone.
     fn gradient_part(&self) -> Pass<'a> {
         let rows = 0..self.grad_rows;

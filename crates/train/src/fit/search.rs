@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
-use super::{Fit, Policy, SMALLEST_BUDGET, Simulation, bytes, simulate, walk};
+use super::{Fit, Policy, SMALLEST_BUDGET, Simulation, bytes, simulate, walk, walk_besides};
 use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::machine::Machine;
@@ -175,33 +175,47 @@ impl<'a> Search<'a> {
         token_budget: usize,
         limit: Option<u64>,
     ) -> Result<Option<(Simulation, Option<usize>)>> {
-        let walked = |policy| walk(self.inputs, self.machine, policy, &self.steps, true);
+        let (inputs, machine) = (self.inputs, self.machine);
+        // What is done besides the steps keeps nothing, so it is the same whatever is kept.
+        let besides = |host_table| {
+            let policy = Policy { host_table, ..Policy::all(token_budget, 0) };
+            walk_besides(inputs, machine, policy)
+        };
+        let mut around = besides(false)?;
+        let walked = |policy: Policy, around: &Simulation| -> Result<Simulation> {
+            Ok(walk(inputs, machine, policy, &self.steps)?.and(around))
+        };
+        let within =
+            |bytes: usize, limit: Option<u64>| limit.is_none_or(|limit| bytes as u64 <= limit);
         let fits = |simulation: &Simulation| {
-            limit.is_none_or(|limit| simulation.peak_bytes as u64 <= limit)
+            within(simulation.peak_bytes, limit)
+                && within(simulation.host_bytes, self.machine.host_limit)
         };
         let layers = self.layers();
         let mut policy = Policy::all(token_budget, layers);
-        let all = walked(policy)?;
+        let all = walked(policy, &around)?;
         if fits(&all) {
             return Ok(Some((all, None)));
         }
         let all_kept = Some(all.peak_bytes);
         if self.table_may_leave() {
             policy.host_table = true;
-            let simulation = walked(policy)?;
+            around = besides(true)?;
+            let simulation = walked(policy, &around)?;
             if fits(&simulation) {
                 return Ok(Some((simulation, all_kept)));
             }
         }
         // The peak grows with the number of kept blocks, and falls with that of inputs that wait elsewhere.
-        let kept = |kept_layers| walked(Policy { kept_layers, ..policy });
+        let kept = |kept_layers| walked(Policy { kept_layers, ..policy }, &around);
         if let Some(simulation) = most(layers, kept, fits)? {
             return Ok(Some((simulation, all_kept)));
         }
         if self.least().host_layers == 0 {
             return Ok(None);
         }
-        let held = |held| walked(Policy { kept_layers: 0, host_layers: layers - held, ..policy });
+        let held =
+            |held| walked(Policy { kept_layers: 0, host_layers: layers - held, ..policy }, &around);
         Ok(most(layers, held, fits)?.map(|simulation| (simulation, all_kept)))
     }
 

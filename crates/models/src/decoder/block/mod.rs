@@ -44,7 +44,7 @@ impl<'a> Visit<'a> {
 
     /// The rows that pass the MLP at a time where its memory counts. Dropout's masks are those of whole passes.
     fn tiles(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
-        let tile = if self.pass.dropout.is_some() { rows.max(1) } else { MLP_TILE };
+        let tile = if self.pass.drops() { rows.max(1) } else { MLP_TILE };
         (0..rows).step_by(tile).map(move |first| first..(first + tile).min(rows))
     }
 
