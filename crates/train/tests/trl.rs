@@ -12,7 +12,8 @@ fn check(case: &str) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/trl").join(case);
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("run");
-    let settings = [format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()];
+    let output_is = format!("output=\"{}\"", output.display());
+    let settings = [output_is, "train.log_every=1".to_owned(), "train.device=\"cpu\"".to_owned()];
     let recipe = Recipe::read(&source.join("recipe.toml"), &settings).unwrap();
     let full = recipe.adapter.is_none();
     let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
