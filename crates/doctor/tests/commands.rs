@@ -1,8 +1,8 @@
 //! The commands as a person types them.
 
 use clap::Parser;
-use doctor::SelfTest;
 use doctor::cli::{DoctorArgs, StackArgs, run_doctor, run_doctor_with, run_stack};
+use doctor::prospect::{Engine, Opened, SelfTest, Size};
 use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
@@ -59,17 +59,89 @@ fn the_json_has_exactly_the_promised_shape() {
     assert_eq!(json["machine"]["gpus"][0]["compute"], "8.6");
 }
 
+fn sizes() -> Engine {
+    let size = |name: &str, billions: f64| Size {
+        name: name.into(),
+        billions,
+        cpu_gib: billions * 1.1,
+        gpu_gib: billions,
+        flops_per_token: 9e9 * billions,
+    };
+    Engine {
+        sizes: vec![
+            size("Qwen2.5-0.5B", 0.5),
+            size("Llama-3.1-8B", 8.0),
+            size("Llama-3.1-70B", 70.0),
+        ],
+        assumption: "4-bit weights, one example of 1,024 tokens at a time".into(),
+        cpu_flops: Some(90e9),
+        ..Engine::default()
+    }
+}
+
 #[test]
 fn a_laptop_without_a_gpu_reads_one_calm_screen() {
     let root = fixture("machine-laptop-without-gpu").display().to_string();
-    let (code, text) = run(&["doctor", "--root", &root, "--color", "never"]);
+    let args = Doctor::try_parse_from(["doctor", "--root", &root, "--color", "never"]);
+    let mut out = Vec::new();
+    let code = run_doctor_with(&args.expect("parses").args, sizes(), &mut out);
+    let text = String::from_utf8(out).expect("UTF-8");
     assert_eq!(code, 0);
-    assert!(text.contains("training works here, for models up to about"), "{text}");
-    assert!(text.contains("a GPU would need compute capability 8.0"), "{text}");
+    for says in [
+        "training works here, for models up to the size of Llama-3.1-8B: it takes 8.8 of 50 GiB",
+        "rated tokens a second, about: Qwen2.5-0.5B 20, Llama-3.1-8B 1 (from 90 GFLOP/s, measured now)",
+        "a GPU would need compute capability 8.0",
+        "it would train up to: 8 GB Qwen2.5-0.5B, 12 GB Llama-3.1-8B",
+        "4-bit weights",
+    ] {
+        assert!(text.contains(says), "no '{says}' in:\n{text}");
+    }
     for frightening in ["✗", "!", "error", "fail"] {
         assert!(!text.contains(frightening), "'{frightening}' in:\n{text}");
     }
     assert!(text.lines().count() <= 24, "more than a screen:\n{text}");
+}
+
+#[test]
+fn what_the_engine_says_of_a_gpu_is_told() {
+    let args =
+        Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never", "--verbose"])
+            .expect("parses")
+            .args;
+    let opened = Opened {
+        open_seconds: 0.21,
+        modules: 1,
+        kernels: 3,
+        compiled: Ok(0.08),
+        cublaslt: Ok(("13.4.1".into(), "/cache/prospect/lib/libcublasLt.so.13".into())),
+        places: vec![("the loader path".into(), "asked of the system's loader".into())],
+        nccl: None,
+    };
+    let run = |gpu| {
+        let mut out = Vec::new();
+        let code = run_doctor_with(&args, Engine { gpu: Some(gpu), ..sizes() }, &mut out);
+        (code, String::from_utf8_lossy(&out).into_owned())
+    };
+    let (code, text) = run(Ok(opened.clone()));
+    assert_eq!(code, 0, "{text}");
+    for says in [
+        "opened in 210 ms, the driver compiled 3 kernels in 80 ms",
+        "13.4.1 from /cache/prospect/lib/libcublasLt.so.13",
+        "the loader path: asked of the system's loader",
+    ] {
+        assert!(text.contains(says), "no '{says}' in:\n{text}");
+    }
+    let (_, text) = run(Ok(Opened { cublaslt: Err("not found".into()), ..opened.clone() }));
+    assert!(text.contains("--fetch cublas") && text.contains("not found"), "{text}");
+    for broken in [
+        Err("cuCtxCreate: out of memory".to_string()),
+        Ok(Opened { compiled: Err("cuModuleLoadData: invalid PTX".into()), ..opened }),
+    ] {
+        let (code, text) = run(broken);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("[machine: prospect-cuda-fails]"), "{text}");
+        assert!(text.contains("training works here"), "the CPU is left: {text}");
+    }
 }
 
 #[test]
@@ -109,18 +181,23 @@ fn a_failed_self_test_is_an_error_and_a_passed_one_a_line() {
     let args = Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never"])
         .expect("parses")
         .args;
-    let test = |passed| SelfTest {
-        component: "gemm".into(),
-        passed,
-        error: "7e-4".into(),
-        share_of_peak: Some(0.8),
+    let test = |passed| {
+        let test = SelfTest {
+            component: "gemm (GPU)".into(),
+            passed,
+            error: "off by 7e-4".into(),
+            speed: Some("57 TFLOP/s".into()),
+            share_of_peak: Some(0.8),
+        };
+        Engine { self_tests: vec![test], ..Engine::default() }
     };
     let mut out = Vec::new();
-    assert_eq!(run_doctor_with(&args, vec![test(false)], &mut out), 1);
-    assert!(String::from_utf8_lossy(&out).contains("gemm differs from its reference"));
+    assert_eq!(run_doctor_with(&args, test(false), &mut out), 1);
+    assert!(String::from_utf8_lossy(&out).contains("gemm (GPU) differs from its reference"));
     let mut out = Vec::new();
-    run_doctor_with(&args, vec![test(true)], &mut out);
-    assert!(String::from_utf8_lossy(&out).contains("80 % of the card's peak"));
+    run_doctor_with(&args, test(true), &mut out);
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.contains("off by 7e-4; 57 TFLOP/s, 80 % of the card's figure"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! peak on the CPU to the byte.
 
 mod change;
+pub mod sizes;
 
 use engine::device::{Device, Kind};
 use engine::memory::arena::Category;

@@ -8,6 +8,7 @@ mod blas;
 mod context;
 pub mod gemm;
 mod host;
+mod inspect;
 mod launch;
 mod libraries;
 #[cfg(test)]
@@ -17,4 +18,5 @@ mod tests;
 pub(crate) use context::check;
 pub use context::{Cuda, Properties};
 pub(crate) use host::DeviceMemory;
+pub use inspect::{Compiled, Library, cublaslt_places, library_folder, nccl};
 pub(crate) use launch::{Arg, Module};

@@ -67,6 +67,11 @@ impl ModelConfig {
         parse::load(folder)
     }
 
+    /// Reads the text of a `config.json`.
+    pub fn from_json(text: &str) -> Result<ModelConfig> {
+        parse::from_json(text)
+    }
+
     /// Width of the queries.
     pub fn query_size(&self) -> usize {
         self.num_attention_heads * self.head_dim
