@@ -247,9 +247,70 @@ fn the_tables_state_their_assumptions() {
     check(
         &["stack", "table", "speed"],
         0,
-        &["71 TFLOP/s", "Llama-2-7B", "1687", "Nothing here was measured"],
+        &[
+            "71 TFLOP/s",
+            "Llama-2-7B",
+            "1687",
+            "9,307",
+            "one H100 80 GB (not an RTX 3090)",
+            "Nothing here was measured on your card",
+        ],
     );
-    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16"]);
+    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16", "the arena 19.6 GiB"]);
+}
+
+#[test]
+fn the_imports_between_wheels_are_a_table_that_says_what_it_means() {
+    check(
+        &["stack", "matrix", "imports"],
+        0,
+        &[
+            "trl 0.11.4",
+            "peft 0.17.1",
+            "5.23.0",
+            "AutoModelForVision2Seq",
+            "HybridCache",
+            "computed from the wheels on",
+        ],
+    );
+    let (_, csv) = run(&["stack", "matrix", "imports", "--format", "csv"]);
+    let cells: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(cells.len() > 15 && cells.iter().all(|n| *n == 19), "{csv}");
+}
+
+#[test]
+fn flash_attn_is_a_table_of_wheels_and_every_profile_names_the_computed_one() {
+    check(&["stack", "matrix", "flash-attn"], 0, &["2.7.4.post1", "cu123", "MAX_JOBS", "SDPA"]);
+    for profile in doctor::stack::profiles::all() {
+        let (_, text) = run(&["stack", "show", &profile.name]);
+        let torch = profile.version("torch").expect("it has torch");
+        let torch: pep440_rs::Version = torch.to_string().parse().expect("a version");
+        let cuda = doctor::stack::builds::torch_cuda(&torch).expect("known");
+        let python = profile.python.parse().expect("a version");
+        let cxx11 = doctor::stack::builds::torch_is_cxx11(&torch);
+        let computed = doctor::stack::builds::flash_attn_wheel(&torch, cuda, cxx11, &python, None);
+        assert_eq!(computed.as_ref().ok(), profile.flash_attn.as_ref(), "{}", profile.name);
+        match computed {
+            Ok(wheel) => assert!(text.contains(&wheel), "{text}"),
+            Err(why) => assert!(text.contains(&why), "no '{why}' in {text}"),
+        }
+    }
+}
+
+#[test]
+fn an_environment_without_flash_attn_is_told_the_wheel_or_what_a_build_needs() {
+    let page = |name: &str| {
+        let root = fixture(name).display().to_string();
+        run(&["doctor", "--root", &root, "--python", "/env", "--color", "never"]).1
+    };
+    let text = page("stack-p1");
+    assert!(text.contains("flash_attn-2.6.3+cu123torch2.4cxx11abiFALSE-cp310"), "{text}");
+    let text = page("stack-current-580-plain");
+    for says in
+        ["no prebuilt wheel fits: those known are for CUDA 12", "nvcc (not found)", "MAX_JOBS=4"]
+    {
+        assert!(text.contains(says), "no '{says}' in {text}");
+    }
 }
 
 /// The matrix of trl computed from the index agrees with the one computed from the wheels by other means.

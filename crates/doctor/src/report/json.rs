@@ -33,6 +33,8 @@ pub fn json(diagnosis: &Diagnosis) -> Json {
                 "xformers",
                 "unsloth",
                 "nvidia",
+                "flash-attn",
+                "build",
             ]);
             let packages: Map<String, Json> = diagnosis
                 .found

@@ -157,7 +157,8 @@ impl Page<'_> {
             self.line(Mark::Good, "torch", &format!("built for CUDA {cuda}{architectures}"));
         }
         if self.fact("torch").is_some() && self.fact("flash-attn").is_none() {
-            self.line(Mark::Note, "attention", "flash-attn is not installed and not needed: torch's own attention has it since 2.2");
+            self.line(Mark::Note, "attention", "flash-attn is not installed and not needed: torch's own attention (SDPA) has it since 2.2");
+            self.flash_attn();
         }
         if self.style.verbose {
             let all: Vec<(String, String)> = self
@@ -179,6 +180,23 @@ impl Page<'_> {
             }
         }
         self.findings(Group::Python);
+    }
+
+    /// The prebuilt wheel of flash-attn, or what a build would take.
+    fn flash_attn(&mut self) {
+        let fact = |name: &str| self.fact(name).unwrap_or("?".into());
+        let (wheel, none) = (self.fact("flash-attn.wheel"), self.fact("flash-attn.no_wheel"));
+        if let Some(wheel) = wheel {
+            self.line(Mark::Note, "", &format!("the prebuilt wheel that fits: {wheel}"));
+        } else if let Some(why) = none {
+            let text = format!(
+                "no prebuilt wheel fits: {why}; a build needs nvcc ({}), ninja ({}) and 9 GiB a job, here MAX_JOBS={}",
+                fact("build.nvcc"),
+                fact("build.ninja"),
+                fact("build.jobs")
+            );
+            self.line(Mark::Note, "", &text);
+        }
     }
 
     pub(super) fn findings(&mut self, group: Group) {
