@@ -67,32 +67,42 @@ struct ImportsOf {
 fn imports() -> Matrix {
     let Ok(all) = serde_json::from_str::<Imports>(IMPORTS) else { return Matrix::default() };
     let mut rows: Vec<(String, Vec<String>, String, String)> = Vec::new();
-    let mut names: Vec<(String, String)> = Vec::new();
+    // Package, first and last of neighbouring releases, and what both lack of the newest transformers.
+    let mut names: Vec<(String, String, String, String)> = Vec::new();
     for ImportsOf { package, version, missing } in all.rows {
         let count = |lacks: &Vec<String>| match lacks.len() {
             0 => ".".to_string(),
             n => n.to_string(),
         };
         let cells: Vec<String> = missing.iter().map(count).collect();
-        let newest = missing.last().filter(|lacks| !lacks.is_empty());
-        if let Some(lacks) = newest {
-            names.push((format!("{package} {version}"), lacks.join(", ")));
+        if let Some(lacks) = missing.last().filter(|lacks| !lacks.is_empty()) {
+            let lacks = lacks.join(", ");
+            match names.last_mut() {
+                Some((name, _, last, same)) if *name == package && *same == lacks => {
+                    last.clone_from(&version);
+                }
+                _ => names.push((package.clone(), version.clone(), version.clone(), lacks)),
+            }
         }
         match rows.last_mut() {
             Some((name, have, _, last)) if *name == package && *have == cells => *last = version,
             _ => rows.push((package, cells, version.clone(), version)),
         }
     }
+    let span = |first: String, last: String| {
+        if first == last { first } else { format!("{first} .. {last}") }
+    };
     let rows = rows.into_iter().map(|(package, cells, first, last)| {
-        let versions = if first == last { first } else { format!("{first} .. {last}") };
-        std::iter::once(format!("{package} {versions}")).chain(cells).collect()
+        std::iter::once(format!("{package} {}", span(first, last))).chain(cells).collect()
     });
     let newest = all.transformers.last().cloned().unwrap_or_default();
     let mut notes = vec![
         format!("Names imported from transformers, at the top of a file and unconditionally, that the release lacks; computed from the wheels on {}.", all.date),
         "A number says that something in the package fails to import, not that the package does: a file may be imported late or never.".into(),
     ];
-    notes.extend(names.into_iter().map(|(of, lacks)| format!("{of} x {newest} lacks {lacks}")));
+    notes.extend(names.into_iter().map(|(package, first, last, lacks)| {
+        format!("{package} {} under {newest} lacks {lacks}", span(first, last))
+    }));
     let head = std::iter::once("imports".to_string()).chain(all.transformers).collect();
     Matrix { head, rows: rows.collect(), notes }
 }
@@ -113,7 +123,7 @@ fn flash_attn() -> Matrix {
     });
     let notes = vec![
         "Of the prebuilt wheels on GitHub, the one taken for each torch; PyPI has sources alone.".into(),
-        "A name: flash_attn-VERSION+CUDAtorchX.YcxxabiTRUE|FALSE-cp312-cp312-linux_x86_64.whl; cxx11abi is TRUE from torch 2.7 on.".replace("cxxabi", "cxx11abi"),
+        "A name: flash_attn-VERSION+CUDAtorchX.Ycxx11abi{TRUE,FALSE}-cp312-cp312-linux_x86_64.whl; TRUE from torch 2.7 on.".into(),
         "No wheel fits torch 2.9 and newer here, or CUDA 13. A build needs nvcc, ninja and about 9 GB of memory a job (MAX_JOBS); torch's own attention (SDPA) has FlashAttention-2 since 2.2.".into(),
     ];
     Matrix { head, rows: rows.collect(), notes }
