@@ -178,6 +178,7 @@ fn about(rate: f64) -> String {
     match rate {
         r if r >= 100.0 => format!("{:.0}", (r / 10.0).round() * 10.0),
         r if r >= 1.0 => format!("{r:.0}"),
+        r if r < 0.1 => "under 0.1".into(),
         r => format!("{r:.1}"),
     }
 }

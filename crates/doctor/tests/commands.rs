@@ -266,8 +266,8 @@ fn the_imports_between_wheels_are_a_table_that_says_what_it_means() {
         0,
         &[
             "trl 0.11.4",
-            "peft 0.17.1",
-            "5.23.0",
+            "peft 0.16.0 .. 0.17.1",
+            "under 5.23.0 lacks",
             "AutoModelForVision2Seq",
             "HybridCache",
             "computed from the wheels on",
