@@ -42,6 +42,18 @@ pub(crate) struct Doctor {
     /// Run each component against its reference on this machine: products, NF4, attention, optimizer, a whole step
     #[arg(long)]
     pub(crate) self_test: bool,
+
+    /// Get NVIDIA's library of matrix products out of its wheel on PyPI (or the index that UV_INDEX_URL names), into
+    /// Prospect's own folder
+    #[arg(long, value_name = "LIBRARY", conflicts_with = "self_test")]
+    pub(crate) fetch: Option<Library>,
+}
+
+/// What can be fetched.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Library {
+    /// cuBLASLt, from 393 to 594 MB by the driver; NVIDIA's license comes with it.
+    Cublas,
 }
 
 /// A recipe, and what is changed in it for this once.

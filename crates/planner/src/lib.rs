@@ -7,6 +7,7 @@
 mod change;
 mod longest;
 pub mod shapes;
+pub mod sizes;
 pub mod table;
 
 use engine::device::{Device, Kind};

@@ -31,13 +31,16 @@ pub struct Shape {
 
 /// From the models' own `config.json`; `tiny` is for trying things out.
 #[rustfmt::skip]
-pub const SHAPES: [Shape; 9] = [
+pub const SHAPES: [Shape; 12] = [
     Shape { name: "tiny", like: "nothing", hidden: 256, intermediate: 688, layers: 2, heads: 4, kv_heads: 2, vocabulary: 32_000, tied: false, theta: 1e4 },
+    Shape { name: "135m", like: "SmolLM2 135M", hidden: 576, intermediate: 1536, layers: 30, heads: 9, kv_heads: 3, vocabulary: 49_152, tied: true, theta: 1e5 },
+    Shape { name: "0.5b", like: "Qwen2.5 0.5B", hidden: 896, intermediate: 4864, layers: 24, heads: 14, kv_heads: 2, vocabulary: 151_936, tied: true, theta: 1e6 },
     Shape { name: "1b", like: "Llama 3.2 1B", hidden: 2048, intermediate: 8192, layers: 16, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
     Shape { name: "3b", like: "Llama 3.2 3B", hidden: 3072, intermediate: 8192, layers: 28, heads: 24, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
     Shape { name: "7b", like: "Llama 2 7B", hidden: 4096, intermediate: 11_008, layers: 32, heads: 32, kv_heads: 32, vocabulary: 32_000, tied: false, theta: 1e4 },
     Shape { name: "8b", like: "Llama 3.1 8B", hidden: 4096, intermediate: 14_336, layers: 32, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
     Shape { name: "13b", like: "Llama 2 13B", hidden: 5120, intermediate: 13_824, layers: 40, heads: 40, kv_heads: 40, vocabulary: 32_000, tied: false, theta: 1e4 },
+    Shape { name: "14b", like: "Qwen2.5 14B", hidden: 5120, intermediate: 13_824, layers: 48, heads: 40, kv_heads: 8, vocabulary: 152_064, tied: false, theta: 1e6 },
     Shape { name: "20b", like: "InternLM2 20B", hidden: 6144, intermediate: 16_384, layers: 48, heads: 48, kv_heads: 8, vocabulary: 92_544, tied: false, theta: 1e6 },
     Shape { name: "32b", like: "Qwen2.5 32B", hidden: 5120, intermediate: 27_648, layers: 64, heads: 40, kv_heads: 8, vocabulary: 152_064, tied: false, theta: 1e6 },
     Shape { name: "70b", like: "Llama 3.1 70B", hidden: 8192, intermediate: 28_672, layers: 80, heads: 64, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
@@ -67,6 +70,6 @@ impl Shape {
 
     /// Its configuration.
     pub fn config(&self) -> Result<ModelConfig> {
-        Ok(ModelConfig::of(self.name, self.config_json())?)
+        Ok(ModelConfig::from_json(&Value::Object(self.config_json()).to_string())?)
     }
 }

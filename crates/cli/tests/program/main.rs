@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod commands;
+mod doctor;
 mod hostile;
 mod memory;
 mod place;

@@ -9,6 +9,7 @@ mod blas;
 mod context;
 pub mod gemm;
 mod host;
+mod inspect;
 mod launch;
 mod libraries;
 #[cfg(test)]
@@ -18,4 +19,5 @@ mod tests;
 pub(crate) use context::check;
 pub use context::{Cuda, Properties};
 pub(crate) use host::DeviceMemory;
+pub use inspect::{Compiled, Library, cublaslt_places, library_folder, nccl};
 pub(crate) use launch::{Arg, Module};

@@ -29,7 +29,6 @@ use crate::error::{Error, Result};
 use crate::tensor::View;
 
 /// Every file of kernels there is, for the test of their launch tables and for the self-test.
-#[cfg(test)]
 pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
     let mut all = vec![
         &embedding::cuda::MODULE,

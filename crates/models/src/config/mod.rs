@@ -67,12 +67,9 @@ impl ModelConfig {
         parse::load(folder)
     }
 
-    /// The configuration that the object of a `config.json` holds; `name` is what messages call it.
-    pub fn of(
-        name: &str,
-        fields: serde_json::Map<String, serde_json::Value>,
-    ) -> Result<ModelConfig> {
-        parse::of(name, fields)
+    /// Reads the text of a `config.json`.
+    pub fn from_json(text: &str) -> Result<ModelConfig> {
+        parse::from_json(text)
     }
 
     /// Width of the queries.

@@ -44,14 +44,17 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// The configuration in a `config.json`'s object; `name` is what messages call it.
-pub(super) fn of(name: &str, fields: Map<String, Value>) -> Result<ModelConfig> {
-    Source { path: PathBuf::from(name), fields }.config()
+pub(super) fn from_json(text: &str) -> Result<ModelConfig> {
+    let path = PathBuf::from("config.json");
+    Source { fields: parsed(text, &path)?, path }.config()
 }
 
 fn object(path: &Path) -> Result<Map<String, Value>> {
-    let text = files::read_to_string(path)?;
-    match serde_json::from_str(&text) {
+    parsed(&files::read_to_string(path)?, path)
+}
+
+fn parsed(text: &str, path: &Path) -> Result<Map<String, Value>> {
+    match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Error::input(
             format!("{} is not a JSON object", path.display()),

@@ -14,7 +14,6 @@ use crate::memory::arena::Category;
 use crate::tensor::Tensor;
 
 /// Every file of kernels of this room.
-#[cfg(test)]
 pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
     let flash = flash::FLASH.iter().flat_map(|flash| [&flash.forward, &flash.backward]);
     flash.chain([&standard::MODULE]).collect()
