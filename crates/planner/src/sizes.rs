@@ -62,9 +62,8 @@ pub fn sizes() -> Result<Vec<Size>> {
 
 fn size(shape: Shape) -> Result<Size> {
     let inputs = Inputs::made_up(Recipe::of_text(RECIPE)?, shape.config()?, TOKENS, TOKENS)?;
-    let on = |machine: &Machine| {
-        fit::simulate(&inputs, machine, Policy::least(&inputs, machine, 1))
-    };
+    let on =
+        |machine: &Machine| fit::simulate(&inputs, machine, Policy::least(&inputs, machine, 1));
     let cpu = on(&Machine::find(Device::Cpu, None)?)?;
     let gpu = on(&Machine::planned_gpu(None, None, 0))?;
     Ok(Size {

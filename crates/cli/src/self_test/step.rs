@@ -130,10 +130,12 @@ impl Small {
             segments.extend([PROMPT, PROMPT + COMPLETION].map(|start| child(base, base + start)));
         }
         let grad_rows = PROMPT + COMPLETION;
-        let ids = device.upload(&once.repeat(2)).map_err(words)?;
+        let both = once.repeat(2);
+        let ids = device.upload(&both).map_err(words)?;
         let positions = device.upload(&positions).map_err(words)?;
         let pass = |groups| Pass {
             tokens: ids.view(),
+            ids: &both,
             positions: positions.view(),
             segments: segments.clone(),
             groups,

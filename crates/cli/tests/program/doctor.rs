@@ -10,8 +10,8 @@ fn a_machine_without_a_gpu_learns_what_trains_on_its_cpu_and_what_a_gpu_would() 
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/doctor");
     let came = place.well(&format!("doctor --root {fixtures}/machine-laptop-without-gpu/root"));
     for says in [
-        "training works here, for models up to the size of Llama-3.1-70B: it takes",
-        "it would train up to: 8 GB Llama-3.1-8B",
+        "training works here, for models up to the size of Llama 3.1 70B: it takes",
+        "it would train up to: 8 GB Llama 3.1 8B",
         "4-bit weights, LoRA r = 16",
     ] {
         assert!(came.stdout.contains(says), "no '{says}' in {}", came.stdout);
