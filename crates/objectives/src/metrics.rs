@@ -153,11 +153,6 @@ impl Step {
         self.add_group(&chosen, &rejected, right, pairs.len() as f64, outcome.loss);
     }
 
-    /// Adds a group of unrated completions, which have a loss and nothing else.
-    pub fn add_unrated(&mut self, outcome: &Outcome) {
-        self.loss += outcome.loss;
-    }
-
     /// Adds a group's mean of something else, over `count` examples or tokens.
     pub fn add_mean(&mut self, name: &'static str, mean: f64, count: f64) {
         let weight = self.weight(count);
@@ -169,7 +164,7 @@ impl Step {
         self.terms[place].1.add(mean, weight);
     }
 
-    /// Adds to the loss what no outcome holds.
+    /// Adds the loss of what has nothing else: of unrated completions, or of what is mixed in.
     pub fn add_loss(&mut self, loss: f64) {
         self.loss += loss;
     }

@@ -152,8 +152,8 @@ fn further_means_weigh_tokens_or_groups() {
 #[test]
 fn sft_reports_its_loss_alone() {
     let mut step = Step::new(Averaging::PerExample);
-    step.add_unrated(&sft::loss(&[-6.0], 8));
-    step.add_unrated(&sft::loss(&[-2.0], 8));
+    step.add_loss(sft::loss(&[-6.0], 8).loss);
+    step.add_loss(sft::loss(&[-2.0], 8).loss);
     assert_eq!(step.report(), [("loss", 1.0)]);
 }
 

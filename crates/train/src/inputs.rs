@@ -54,9 +54,9 @@ impl Inputs {
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = lora_config(&recipe, &config)?;
         let form = match recipe.objective.name {
-            ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
-            ObjectiveName::Dpo => Form::Paired,
             ObjectiveName::Sft => Form::Sft,
+            name if name.has_pairs() => Form::Paired,
+            _ => Form::Unpaired,
         };
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
         let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
@@ -127,6 +127,8 @@ impl Inputs {
             gradient_accumulation_steps: self.recipe.train.gradient_accumulation_steps,
             token_budget,
             mismatched: self.recipe.objective.name.needs_kl(),
+            scored_prompts: self.recipe.objective.name == ObjectiveName::Orpo
+                && self.recipe.objective.sft_weight.is_some_and(|weight| weight > 0.0),
         }
     }
 

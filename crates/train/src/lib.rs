@@ -14,6 +14,8 @@ pub mod session;
 
 pub mod step;
 
+mod board;
+
 pub mod learner;
 pub mod schedule;
 

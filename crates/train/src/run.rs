@@ -21,6 +21,7 @@ use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
 use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
+use crate::recipe::objective::ObjectiveName;
 use crate::recipe::training::Device as DeviceChoice;
 use crate::session::Session;
 use crate::watch;
@@ -186,9 +187,7 @@ fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fi
 pub fn warnings(inputs: &Inputs) -> Vec<String> {
     let mut all = inputs.report.warnings();
     let objective = &inputs.recipe.objective;
-    if objective.name.needs_kl()
-        || objective.name == crate::recipe::objective::ObjectiveName::ApoZeroUnpaired
-    {
+    if !objective.name.has_pairs() && objective.name != ObjectiveName::Sft {
         let report = &inputs.report;
         if report.desirable == 0 || report.undesirable == 0 {
             all.push(format!(
@@ -196,8 +195,11 @@ pub fn warnings(inputs: &Inputs) -> Vec<String> {
                 report.examples,
                 objective.name.as_str()
             ));
-        } else if let Some(imbalance) =
-            report.imbalance(objective.desirable_weight, objective.undesirable_weight)
+        } else if let Some(imbalance) = objective
+            .name
+            .has_weights()
+            .then(|| report.imbalance(objective.desirable_weight, objective.undesirable_weight))
+            .flatten()
         {
             // In two decimals, as TRL says it; a range that these round to nothing is no advice.
             let ranges = [

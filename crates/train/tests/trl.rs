@@ -105,3 +105,70 @@ fn sft_on_llama_with_biases() {
 fn kto_of_all_weights_on_a_tied_llama() {
     check("llama-full-kto");
 }
+
+#[test]
+fn each_loss_of_dpo_on_qwen3() {
+    for loss_type in [
+        "hinge",
+        "ipo",
+        "robust",
+        "apo-zero",
+        "apo-down",
+        "sigmoid-norm",
+        "exo-pair",
+        "nca-pair",
+        "bco-pair",
+        "sppo-hard",
+        "discopop",
+    ] {
+        check(&format!("qwen3-dpo-{loss_type}"));
+    }
+}
+
+#[test]
+fn dpo_with_sft_mixed_in() {
+    check("qwen3-dpo-with-sft");
+}
+
+#[test]
+fn orpo_scores_the_prompt_too() {
+    check("llama-orpo");
+    check("qwen2-orpo");
+}
+
+#[test]
+fn cpo_with_each_of_its_losses() {
+    check("mistral-cpo");
+    check("qwen2-cpo-ipo");
+    check("qwen3-cpo-hinge");
+}
+
+#[test]
+fn simpo_as_its_paper_has_it_and_with_sft_mixed_in() {
+    check("qwen3-simpo");
+    check("llama-simpo");
+}
+
+#[test]
+fn bco_with_its_running_mean() {
+    check("qwen2-bco");
+    check("mistral-bco");
+}
+
+#[test]
+fn kto_on_other_families_with_weights_truncation_and_clipping() {
+    check("qwen3-kto");
+    check("llama-kto");
+}
+
+#[test]
+fn dpo_on_other_families_with_truncation_decay_and_rslora() {
+    check("mistral-dpo");
+    check("qwen2-dpo");
+}
+
+#[test]
+fn sft_on_other_families_with_truncation_and_rslora() {
+    check("qwen2-sft");
+    check("mistral-sft");
+}
