@@ -9,10 +9,16 @@ use train::recipe::Recipe;
 use train::run::{Ending, run};
 
 fn check(case: &str) {
+    check_with(case, &[]);
+}
+
+/// As [`check`], with further settings that must change nothing.
+fn check_with(case: &str, settings: &[&str]) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/trl").join(case);
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("run");
-    let settings = [format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()];
+    let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    settings.extend([format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()]);
     let recipe = Recipe::read(&source.join("recipe.toml"), &settings).unwrap();
     let full = recipe.adapter.is_none();
     let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
@@ -153,6 +159,13 @@ fn simpo_as_its_paper_has_it_and_with_sft_mixed_in() {
 fn bco_with_its_running_mean() {
     check("qwen2-bco");
     check("mistral-bco");
+}
+
+#[test]
+fn groups_split_into_parts_are_trls_too() {
+    for case in ["qwen2-bco", "llama-orpo", "qwen3-dpo-with-sft", "qwen3-kto"] {
+        check_with(case, &["train.token_budget=24"]);
+    }
 }
 
 #[test]
