@@ -280,6 +280,8 @@ fn read_state(folder: &Path, step: usize, run: &str) -> std::result::Result<Stat
 
 /// Puts what a checkpoint holds into the learner.
 pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()> {
+    let rewards = state.rewards.map(|(mean, count)| RunningMean { mean, count });
+    learner.rewards = rewards.unwrap_or_default();
     let file = if learner.policy().is_some() { adapter::WEIGHTS } else { MODEL };
     let values = Checkpoint::open_file(&folder.join(file))?;
     let moments = Checkpoint::open_file(&folder.join(OPTIMIZER))?;
@@ -307,8 +309,5 @@ pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()
         }
     }
     learner.updates = state.updates;
-    learner.rewards = state
-        .rewards
-        .map_or_else(RunningMean::default, |(mean, count)| RunningMean { mean, count });
     Ok(())
 }

@@ -21,7 +21,6 @@ use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
 use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
-use crate::recipe::objective::ObjectiveName;
 use crate::recipe::training::Device as DeviceChoice;
 use crate::session::Session;
 use crate::watch;
@@ -187,7 +186,7 @@ fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fi
 pub fn warnings(inputs: &Inputs) -> Vec<String> {
     let mut all = inputs.report.warnings();
     let objective = &inputs.recipe.objective;
-    if !objective.name.has_pairs() && objective.name != ObjectiveName::Sft {
+    if objective.name.has_ratings() {
         let report = &inputs.report;
         if report.desirable == 0 || report.undesirable == 0 {
             all.push(format!(

@@ -103,16 +103,6 @@ fn dpo_on_qwen3_with_normed_heads() {
 }
 
 #[test]
-fn sft_on_llama_with_biases() {
-    check("llama-sft");
-}
-
-#[test]
-fn kto_of_all_weights_on_a_tied_llama() {
-    check("llama-full-kto");
-}
-
-#[test]
 fn each_loss_of_dpo_on_qwen3() {
     for loss_type in [
         "hinge",
@@ -184,4 +174,14 @@ fn dpo_on_other_families_with_truncation_decay_and_rslora() {
 fn sft_on_other_families_with_truncation_and_rslora() {
     check("qwen2-sft");
     check("mistral-sft");
+}
+
+#[test]
+fn sft_on_llama_with_biases() {
+    check("llama-sft");
+}
+
+#[test]
+fn kto_of_all_weights_on_a_tied_llama() {
+    check("llama-full-kto");
 }

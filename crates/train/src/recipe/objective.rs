@@ -14,8 +14,9 @@ table! {
     pub struct Objective["objective"] {
         /// From single ratings learn `"kto"` (arXiv 2402.01306), `"apo_zero_unpaired"` (arXiv 2408.06266;
         /// cheaper, no KL estimate) and `"bco"` (arXiv 2404.04656; a classifier against the running mean of
-        /// rewards). From pairs learn `"dpo"` (arXiv 2305.18290) and, with no reference and so at half the
-        /// cost, `"orpo"` (arXiv 2403.07691), `"simpo"` (arXiv 2405.14734) and `"cpo"` (arXiv 2401.08417).
+        /// rewards). From pairs learn `"dpo"` (arXiv 2305.18290) and, faster because they have no reference
+        /// to compute, `"orpo"` (arXiv 2403.07691), `"simpo"` (arXiv 2405.14734) and `"cpo"` (arXiv
+        /// 2401.08417).
         /// `"sft"` imitates every completion.
         pub name: ObjectiveName = ObjectiveName::Kto;
         /// Which loss of a pair's log-ratios is minimized. Only in `"dpo"`; `"cpo"` has `"sigmoid"`,
@@ -95,6 +96,12 @@ impl ObjectiveName {
     pub fn has_pairs(self) -> bool {
         use ObjectiveName::{Cpo, Dpo, Orpo, Simpo};
         matches!(self, Dpo | Orpo | Simpo | Cpo)
+    }
+
+    /// Whether an example is a completion with a rating.
+    pub fn has_ratings(self) -> bool {
+        use ObjectiveName::{ApoZeroUnpaired, Bco, Kto};
+        matches!(self, Kto | ApoZeroUnpaired | Bco)
     }
 
     /// Whether each class of single ratings has a weight.
