@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Sources: arXiv 2404.04656 (the loss, and its reward shift); trl 1.13.0, the last release that has it,
-//! `trl/experimental/bco/bco_trainer.py`, `bco_loss` (line 1231) and `RunningMoments` (line 119), whose count begins at 1e-24 and
-//! so at nothing. The paper's matching of prompt distributions, which needs an embedding model, is not here.
+//! `trl/experimental/bco/bco_trainer.py`, `bco_loss` (line 1231) and `RunningMoments` (line 119), whose count begins
+//! at 1e-24 and so at nothing. The paper's matching of prompt distributions, which needs an embedding model, is not
+//! here. TRL's trainer tokenizes in a way of its own; here all objectives see the same tokens.
 
 use crate::logistic::{log_sigmoid, sigmoid};
 use crate::{Outcome, Rated};

@@ -11,14 +11,16 @@
 //! | `rewards/margins` | the first minus the second |
 //! | `rewards/accuracy` | see below |
 //! | `auc` | see [`auc`] |
-//! | `logps/chosen`, `logps/rejected` | mean summed log-probability under the policy; in `orpo`, `simpo` and `cpo` with `ipo`, which compare means per token, the mean of those |
-//! | `nll_loss` | what `sft_weight` weighs: mean negative log-probability per token of the chosen or desirable completions |
+//! | `logps/chosen`, `logps/rejected` | mean summed log-probability under the policy; see below |
+//! | `nll_loss` | mean negative log-probability per token of the chosen or desirable: what `sft_weight` weighs |
 //! | `log_odds_chosen` | mean of the log-odds of the chosen completion over the rejected one, in `orpo` |
 //! | `log_odds_ratio` | mean of their log-sigmoid, in `orpo` |
 //!
 //! `rewards/accuracy` of rated completions is the share on the right side of the baseline: a
 //! desirable one counts if `r_i > KL`, an undesirable one if `r_i < KL`, both strictly, so a policy that
-//! equals its reference scores 0; in `bco` the reward is compared with `delta`. Of pairs it is the share with the chosen reward above the rejected one.
+//! equals its reference scores 0; in `bco` the reward is compared with `delta`. Of pairs it is the share with the
+//! chosen reward above the rejected one. `orpo`, `simpo` and `cpo` with `ipo` compare means per token, and their
+//! `logps` are means of those.
 //!
 //! A name whose class did not occur is absent. SFT has `loss` alone.
 //!

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Sources: arXiv 2405.14734, equation 6; label smoothing and names as in trl 1.16.0,
-//! `trl/experimental/cpo/cpo_trainer.py`, `cpo_loss` (line 678) with `loss_type="simpo"`. TRL's `cpo_alpha`, 1 unless written,
-//! adds the chosen completion's negative log-probability ([`crate::sft`]); the paper has none.
+//! `trl/experimental/cpo/cpo_trainer.py`, `cpo_loss` (line 678) with `loss_type="simpo"`. TRL's `cpo_alpha`, 1 unless
+//! written, adds the chosen completion's negative log-probability ([`crate::sft`]); the paper has none.
 
 use crate::dpo::smoothed;
 use crate::{Outcome, Pair};

@@ -21,9 +21,9 @@
 //! dlogp_w = scale * dloss/dw,   dlogp_l = scale * dloss/dl,   reward = b * log-ratio
 //! ```
 //!
-//! The names and forms are those of trl 1.16.0, `trl/trainer/dpo_trainer.py`, `_compute_loss` (lines 1386 to 1515), with one
-//! difference: there `sigmoid` leaves `label_smoothing` aside; here it is the chance that a pair is labelled the
-//! wrong way round, as in earlier releases. TRL's `aot` and `aot_unpaired`, which sort a whole batch, are not here.
+//! The names and forms are those of trl 1.16.0, `trl/trainer/dpo_trainer.py`, `_compute_loss` (lines 1386 to 1515),
+//! with one difference: there `sigmoid` leaves `label_smoothing` aside; here it is the chance that a pair is labelled
+//! the wrong way round, as in earlier releases. TRL's `aot` and `aot_unpaired`, which sort a whole batch, are not here.
 
 use crate::logistic::{log_sigmoid, sigmoid};
 use crate::{Outcome, Pair};
