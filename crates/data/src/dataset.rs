@@ -41,6 +41,8 @@ pub struct Batching {
     pub token_budget: usize,
     /// Whether the objective needs mismatched completions.
     pub mismatched: bool,
+    /// Whether the prompts of chosen completions are scored too.
+    pub scored_prompts: bool,
 }
 
 /// Tokenized examples.
@@ -206,6 +208,7 @@ impl Epoch<'_> {
             max_length: self.dataset.max_length,
             token_budget: self.batching.token_budget,
             mismatched: self.batching.mismatched,
+            scored_prompts: self.batching.scored_prompts,
         };
         pack(&groups, &options)
     }

@@ -200,6 +200,8 @@ impl Inputs {
             gradient_accumulation_steps: self.recipe.train.gradient_accumulation_steps,
             token_budget,
             mismatched: self.recipe.objective.name.needs_kl(),
+            scored_prompts: self.recipe.objective.name == ObjectiveName::Orpo
+                && self.recipe.objective.sft_weight.is_some_and(|weight| weight > 0.0),
         }
     }
 
@@ -234,9 +236,9 @@ impl Inputs {
 /// What an objective learns from.
 fn form(objective: ObjectiveName) -> Form {
     match objective {
-        ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
-        ObjectiveName::Dpo => Form::Paired,
         ObjectiveName::Sft => Form::Sft,
+        name if name.has_pairs() => Form::Paired,
+        _ => Form::Unpaired,
     }
 }
 

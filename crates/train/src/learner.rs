@@ -11,6 +11,7 @@ use models::decoder::Model;
 use models::lora::Adapter;
 use models::trained::Gradients;
 use models::weights::{self, Weights};
+use objectives::bco::RunningMean;
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -27,6 +28,8 @@ pub struct Learner {
     rule: Rule,
     /// Updates done.
     pub updates: u64,
+    /// The rewards so far, where the objective compares with their mean.
+    pub rewards: RunningMean,
 }
 
 enum Trained {
@@ -92,7 +95,7 @@ impl Learner {
                 };
                 let policy = start(inputs.recipe.seed)?;
                 let needs_start = objective.reference == RecipeReference::Start
-                    && objective.name != ObjectiveName::Sft;
+                    && objective.name.needs_reference();
                 Trained::Adapter {
                     policy: Box::new(policy),
                     gradients: Box::new(Adapter::zeros(device, &inputs.config, lora)?),
@@ -105,9 +108,9 @@ impl Learner {
             }
             None => Trained::Full {
                 gradients: Box::new(Weights::zeros(device, &inputs.config)?),
-                start: match objective.name {
-                    ObjectiveName::Sft => None,
-                    _ => Some(Box::new(load()?)),
+                start: match objective.name.needs_reference() {
+                    false => None,
+                    true => Some(Box::new(load()?)),
                 },
             },
         };
@@ -119,7 +122,7 @@ impl Learner {
         for (_, value, _) in pairs(&mut model, &mut trained) {
             states.push(adamw::State::new(device, rule, value.shape().len())?);
         }
-        Ok(Learner { model, trained, states, rule, updates: 0 })
+        Ok(Learner { model, trained, states, rule, updates: 0, rewards: RunningMean::default() })
     }
 
     /// The adapter in training.
@@ -141,7 +144,7 @@ impl Learner {
     /// What rewards are measured against under `objective`.
     pub fn reference(&self, objective: ObjectiveName) -> Reference<'_> {
         match &self.trained {
-            _ if objective == ObjectiveName::Sft => Reference::None,
+            _ if !objective.needs_reference() => Reference::None,
             Trained::Adapter { start, .. } => Reference::Along(start.as_deref()),
             Trained::Full { start, .. } => {
                 start.as_deref().map_or(Reference::None, Reference::Apart)

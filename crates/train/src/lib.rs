@@ -15,6 +15,8 @@ pub mod session;
 
 pub mod step;
 
+mod board;
+
 pub mod learner;
 pub mod schedule;
 

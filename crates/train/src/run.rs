@@ -201,9 +201,7 @@ fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fi
 pub fn warnings(inputs: &Inputs) -> Vec<String> {
     let mut all = inputs.report.warnings();
     let objective = &inputs.recipe.objective;
-    if objective.name.needs_kl()
-        || objective.name == crate::recipe::objective::ObjectiveName::ApoZeroUnpaired
-    {
+    if objective.name.has_ratings() {
         let report = &inputs.report;
         if report.desirable == 0 || report.undesirable == 0 {
             all.push(format!(
@@ -211,8 +209,11 @@ pub fn warnings(inputs: &Inputs) -> Vec<String> {
                 report.examples,
                 objective.name.as_str()
             ));
-        } else if let Some(imbalance) =
-            report.imbalance(objective.desirable_weight, objective.undesirable_weight)
+        } else if let Some(imbalance) = objective
+            .name
+            .has_weights()
+            .then(|| report.imbalance(objective.desirable_weight, objective.undesirable_weight))
+            .flatten()
         {
             // In two decimals, as TRL says it; a range that these round to nothing is no advice.
             let ranges = [

@@ -170,7 +170,7 @@ fn warnings(run: &Run<'_>) -> String {
 type Drawn = (&'static str, &'static str, &'static str, Kind);
 
 fn charts(run: &Run<'_>) -> String {
-    let shown: [(&str, &str, Range, &[Drawn]); 8] = [
+    let shown: [(&str, &str, Range, &[Drawn]); 10] = [
         (
             "Loss",
             "what is minimized",
@@ -182,7 +182,7 @@ fn charts(run: &Run<'_>) -> String {
         ),
         (
             "Rewards",
-            "beta times the log-ratio to the reference, by rating",
+            "beta times the log-ratio to the reference, or where there is none the mean log-probability",
             Range::FromZero,
             &[
                 ("rewards/chosen", "up", "up", Kind::Noisy),
@@ -205,6 +205,24 @@ fn charts(run: &Run<'_>) -> String {
             "how far the model has moved from the reference",
             Range::FromZero,
             &[("kl", "training", "b", Kind::Noisy), ("eval_kl", "held-out", "ink", Kind::Sparse)],
+        ),
+        (
+            "Delta",
+            "the mean of all rewards so far, which bco compares with",
+            Range::FromZero,
+            &[
+                ("delta", "training", "b", Kind::Noisy),
+                ("eval_delta", "held-out", "ink", Kind::Sparse),
+            ],
+        ),
+        (
+            "Negative log-probability",
+            "per token of what is preferred: what sft_weight weighs",
+            Range::Free,
+            &[
+                ("nll_loss", "training", "b", Kind::Noisy),
+                ("eval_nll_loss", "held-out", "ink", Kind::Sparse),
+            ],
         ),
         (
             "Accuracy",

@@ -55,6 +55,11 @@ pub(crate) const SFT: &str = "--set objective.name=sft --set data.train=demonstr
 pub(crate) const DPO: &str =
     "--set objective.name=dpo --set data.train=pairs.jsonl --set data.eval=pairs.jsonl";
 
+/// Settings that make it learn from pairs without a reference.
+pub(crate) fn without_reference(objective: &str) -> String {
+    DPO.replace("=dpo", &format!("={objective}"))
+}
+
 impl Place {
     pub(crate) fn new() -> Place {
         let place = Place { folder: TempDir::new().unwrap() };

@@ -157,7 +157,7 @@ impl Recipe {
             train: Train::read(tree.table("train"), folders)?,
             generate: read_optional(tree, folders)?,
         };
-        recipe.objective.check(tree)?;
+        recipe.objective.resolve(tree)?;
         recipe.schedule.resolve(tree)?;
         recipe.train.resolve(&recipe.objective, tree)?;
         match &mut recipe.adapter {

@@ -9,7 +9,11 @@ const FIXED: &[(&str, &str)] = &[
     ("model", "path quantization double_quant dtype"),
     ("adapter", "r lora_alpha lora_dropout use_rslora target_modules init_from"),
     ("data", "train eval max_length order"),
-    ("objective", "name beta desirable_weight undesirable_weight label_smoothing reference"),
+    (
+        "objective",
+        "name loss_type beta desirable_weight undesirable_weight label_smoothing simpo_gamma discopop_tau \
+         sft_weight reference",
+    ),
     ("optimizer", "name learning_rate beta1 beta2 eps weight_decay max_grad_norm"),
     ("schedule", "name warmup_steps warmup_ratio"),
     (

@@ -103,6 +103,7 @@ fn the_shortest_recipe_gets_every_default() {
         beta = 0.1
         desirable_weight = 1.0
         undesirable_weight = 1.0
+        sft_weight = 0.0
         reference = "base"
 
         [optimizer]
@@ -168,6 +169,7 @@ fn the_longest_recipe_keeps_every_value() {
         beta = 0.3
         desirable_weight = 1.25
         undesirable_weight = 0.75
+        sft_weight = 0.0
         reference = "start"
 
         [optimizer]
@@ -214,10 +216,11 @@ fn the_resolved_text_reads_back_the_same() {
     let run_folder = place.path("run");
     // In the run folder lie things that relative paths would be mistaken for.
     std::fs::create_dir_all(run_folder.join("start")).unwrap();
-    for objective in ["kto", "apo_zero_unpaired", "dpo", "sft"] {
+    let objectives = ["kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo", "sft"];
+    for objective in objectives {
         for written in [SHORTEST, LONGEST] {
             let written = match objective {
-                "dpo" | "sft" => written
+                "bco" | "dpo" | "orpo" | "simpo" | "cpo" | "sft" => written
                     .lines()
                     .filter(|line| {
                         !["desirable_weight", "undesirable_weight", "beta =", "reference"]
@@ -296,8 +299,25 @@ fn the_learning_rate_that_is_not_written_depends_on_the_objective() {
 }
 
 #[test]
+fn the_weight_of_sft_that_is_not_written_depends_on_the_objective() {
+    let place = Place::new();
+    let weight = |flags: &[&str]| place.read(SHORTEST, flags).unwrap().objective.sft_weight;
+    for (objective, expected) in [
+        ("kto", Some(0.0)),
+        ("dpo", Some(0.0)),
+        ("simpo", Some(0.0)),
+        ("orpo", Some(1.0)),
+        ("cpo", Some(1.0)),
+        ("sft", None),
+    ] {
+        assert_eq!(weight(&[&format!("objective.name={objective}")]), expected, "{objective}");
+    }
+    assert_eq!(weight(&["objective.name=cpo", "objective.sft_weight=0.25"]), Some(0.25));
+}
+
+#[test]
 fn objectives_without_a_kl_estimate_take_a_batch_of_one() {
-    for objective in ["apo_zero_unpaired", "dpo", "sft"] {
+    for objective in ["apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo", "sft"] {
         let flags = [&format!("objective.name={objective}"), "train.batch_size=1"];
         assert_eq!(Place::new().read(SHORTEST, &flags).unwrap().train.batch_size, 1);
     }
