@@ -21,6 +21,7 @@ pub mod trained;
 pub mod generate;
 
 pub mod export;
+pub mod gguf;
 pub mod merge;
 
 #[cfg(test)]

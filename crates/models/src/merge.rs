@@ -16,11 +16,11 @@ use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::export::{self, Entry};
-use crate::lora::Lora;
+use crate::lora::{Adapter, Lora};
 use crate::weights::Linear;
 
 /// Files beside the weights that make a folder loadable.
-const COMPANIONS: [&str; 9] = [
+const COMPANIONS: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -28,6 +28,8 @@ const COMPANIONS: [&str; 9] = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
+    "tokenizer.model",
     "vocab.json",
     "merges.txt",
 ];
@@ -54,26 +56,7 @@ fn merge_in_shards(
     }
     let config = ModelConfig::load(base)?;
     let checkpoint = Checkpoint::open(base)?;
-    if checkpoint.names().any(|name| name.contains(".quant_state.")) {
-        return Err(Error::input(
-            format!("'{}' is quantized to 4 bits", base.display()),
-            "merge into the model it was quantized from: its weights are exact",
-        ));
-    }
-    // A base that lacks what the adapter adds to, or has it in another shape, is another model.
-    for layer in 0..config.num_hidden_layers {
-        for linear in Linear::ALL {
-            let (rows, cols) = linear.shape(&config);
-            let name = format!("model.layers.{layer}.{}.weight", linear.path());
-            checkpoint.expect(&name, &[rows, cols])?;
-        }
-    }
-    // The adapter's size is found as a run's is: by reading it on `plan` first.
-    let plan = Device::plan_for(Kind::Cpu);
-    let _planned = adapter::read(&plan, &config, adapter_folder)?;
-    let device = Device::cpu(plan.peak_bytes() + delta_bytes(&config))?;
-    let adapter = adapter::read(&device, &config, adapter_folder)?;
-    let scale = adapter.config.scale();
+    let merging = Merging::open(base, &config, &checkpoint, Some(adapter_folder))?;
     std::fs::create_dir_all(out).map_err(|error| {
         Error::machine(
             format!("cannot create '{}': {error}", out.display()),
@@ -94,13 +77,12 @@ fn merge_in_shards(
                 ));
             }
         };
-        let lora = matrices(&adapter.layers, name);
-        let device = device.clone();
-        let bytes = move || match lora {
+        let merging = &merging;
+        let bytes = move || match merging.values(name, stored) {
             // What nothing is added to is copied as it is.
-            None => Ok(stored.bytes.to_vec()),
-            Some(lora) => merged(&device, stored, name, lora, scale)
-                .map_err(|error| io::Error::other(error.to_string())),
+            Ok(None) => Ok(stored.bytes.to_vec()),
+            Ok(Some(values)) => Ok(narrowed(&values, stored.dtype)),
+            Err(error) => Err(io::Error::other(error.to_string())),
         };
         let shape = stored.shape.to_vec();
         entries.push(Entry { name: name.to_owned(), dtype, shape, bytes: Box::new(bytes) });
@@ -115,6 +97,9 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
         let path = from.join(name);
         if path.exists() {
             let bytes = files::read(&path)?;
+            if let Some(folder) = to.join(name).parent() {
+                let _ = std::fs::create_dir_all(folder); // where it failed, writing says so
+            }
             files::write_atomically(&to.join(name), |writer| writer.write_all(&bytes))?;
         }
     }
@@ -135,26 +120,71 @@ fn matrices<'a>(layers: &'a [[Option<Lora>; 7]], name: &str) -> Option<&'a Lora>
     layers.get(layer.parse::<usize>().ok()?)?[linear as usize].as_ref()
 }
 
-/// `W + s B A`, computed in f32 and rounded once, in the type of W.
-fn merged(
-    device: &Device,
-    stored: Stored<'_>,
-    name: &str,
-    lora: &Lora,
-    scale: f32,
-) -> Result<Vec<u8>> {
-    let mut values = vec![0f32; stored.shape.iter().product()];
-    stored.to_f32(name, &mut values)?;
-    // B A = A^T's product with B: the gradient of an input with B as the gradient of the output.
-    let mut delta =
-        device.scratch((lora.b.rows(), lora.a.cols()), DType::F32, Category::Workspace)?;
-    matmul::backward_input(lora.b.view(), lora.a.view(), scale, Output::Write, delta.view_mut())?;
-    values.iter_mut().zip(delta.as_slice::<f32>()).for_each(|(value, delta)| *value += delta);
-    Ok(match stored.dtype {
+/// A base and an adapter, to be merged tensor by tensor.
+pub(crate) struct Merging {
+    adapter: Option<(Device, Adapter)>,
+}
+
+impl Merging {
+    /// Reads the adapter, if there is one, and refuses a base that it does not belong to or that is quantized.
+    pub(crate) fn open(
+        base: &Path,
+        config: &ModelConfig,
+        checkpoint: &Checkpoint,
+        adapter_folder: Option<&Path>,
+    ) -> Result<Merging> {
+        if checkpoint.names().any(|name| name.contains(".quant_state.")) {
+            return Err(Error::input(
+                format!("'{}' is quantized to 4 bits", base.display()),
+                "merge into the model it was quantized from: its weights are exact",
+            ));
+        }
+        // A base that lacks what the adapter adds to, or has it in another shape, is another model.
+        for layer in 0..config.num_hidden_layers {
+            for linear in Linear::ALL {
+                let (rows, cols) = linear.shape(config);
+                let name = format!("model.layers.{layer}.{}.weight", linear.path());
+                checkpoint.expect(&name, &[rows, cols])?;
+            }
+        }
+        let adapter = match adapter_folder {
+            None => None,
+            Some(folder) => {
+                // The adapter's size is found as a run's is: by reading it on `plan` first.
+                let plan = Device::plan_for(Kind::Cpu);
+                let _planned = adapter::read(&plan, config, folder)?;
+                let device = Device::cpu(plan.peak_bytes() + delta_bytes(config))?;
+                let adapter = adapter::read(&device, config, folder)?;
+                Some((device, adapter))
+            }
+        };
+        Ok(Merging { adapter })
+    }
+
+    /// `W + s B A` of a tensor in f32; none where nothing is added to it.
+    pub(crate) fn values(&self, name: &str, stored: Stored<'_>) -> Result<Option<Vec<f32>>> {
+        let Some((device, adapter)) = &self.adapter else { return Ok(None) };
+        let Some(lora) = matrices(&adapter.layers, name) else { return Ok(None) };
+        let scale = adapter.config.scale();
+        let mut values = vec![0f32; stored.shape.iter().product()];
+        stored.to_f32(name, &mut values)?;
+        // B A = A^T's product with B: the gradient of an input with B as the gradient of the output.
+        let mut delta =
+            device.scratch((lora.b.rows(), lora.a.cols()), DType::F32, Category::Workspace)?;
+        let delta_view = delta.view_mut();
+        matmul::backward_input(lora.b.view(), lora.a.view(), scale, Output::Write, delta_view)?;
+        values.iter_mut().zip(delta.as_slice::<f32>()).for_each(|(value, delta)| *value += delta);
+        Ok(Some(values))
+    }
+}
+
+/// Values rounded once, to the type of the base's tensor.
+fn narrowed(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
         Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
         Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    })
+    }
 }
 
 #[cfg(test)]
