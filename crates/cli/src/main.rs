@@ -6,6 +6,7 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
+//! export     GGUF for llama.cpp, and Ollama       hub        names of the hub, fetched
 //! self_test  each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
 //! threads    how many the work is given to        curve      a metric over a run of any length
@@ -16,7 +17,9 @@ mod curve;
 mod data;
 mod ending;
 mod eval;
+mod export;
 mod generate;
+mod hub;
 mod merge;
 mod plan;
 mod report;
@@ -56,6 +59,7 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Doctor(arguments) => self_test::doctor(arguments),
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))

@@ -10,6 +10,7 @@ use planner::{Change, Plan};
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{on_stdout, print};
 use crate::words::{count, flop, things};
 
@@ -18,7 +19,7 @@ const SMALLEST_SHARE: f64 = 0.001;
 
 /// Plans.
 pub(crate) fn run(arguments: &args::Plan) -> Result<Done> {
-    let recipe = read(&arguments.recipe)?;
+    let recipe = hub::fetched(read(&arguments.recipe)?)?;
     let machine = Machine::choose(&recipe)?;
     let plan = planner::plan(&Inputs::load(recipe, Moment::now())?, &machine)?;
     if arguments.json {

@@ -23,6 +23,7 @@ pub mod generate;
 pub mod export;
 pub mod gguf;
 pub mod merge;
+pub mod ollama;
 
 #[cfg(test)]
 mod testing;

@@ -87,7 +87,8 @@ impl World {
 
     /// Whether a file is there as it should be, by its link.
     fn holds(&self, folder: &Path, blobs: &[Blob]) {
-        for path in ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja"] {
+        for path in ["config.json", "model.safetensors", "additional_chat_templates/tool_use.jinja"]
+        {
             let blob = blobs.iter().find(|blob| blob.path == path).unwrap();
             assert_eq!(fs::read(folder.join(path)).unwrap(), blob.body, "{path}");
             let link = fs::read_link(folder.join(path)).unwrap();
@@ -108,7 +109,13 @@ fn a_model_comes_into_the_layout_that_python_shares() {
     for path in ["pytorch_model.bin", "original", "README.md", ".gitattributes"] {
         assert!(!folder.join(path).exists(), "{path}");
     }
-    assert!(world.server.asked().iter().all(|asked| asked.authorization.as_deref() == Some("Bearer hf_verysecret")));
+    assert!(
+        world
+            .server
+            .asked()
+            .iter()
+            .all(|asked| asked.authorization.as_deref() == Some("Bearer hf_verysecret"))
+    );
     assert_eq!(world.events.len(), 5, "{:?}", world.events);
 
     // The second time the list alone is asked for, and of a commit nothing.
@@ -126,7 +133,8 @@ fn a_model_comes_into_the_layout_that_python_shares() {
     let text = error.to_string().replace(&world.cache.path().display().to_string(), "CACHE");
     expect![[r#"
         'a/other' is not in the cache 'CACHE', and HF_HUB_OFFLINE says to ask nobody
-          hint: unset HF_HUB_OFFLINE, or fetch it where there is a network and copy the cache"#]].assert_eq(&text);
+          hint: unset HF_HUB_OFFLINE, or fetch it where there is a network and copy the cache"#]]
+    .assert_eq(&text);
     assert_eq!(world.server.asked().len(), before + 1);
 }
 
@@ -171,10 +179,19 @@ fn a_download_that_was_given_up_is_gone_on_with_the_next_time() {
         let reply = well(request, &model());
         let weights = request.path.ends_with("/model.safetensors");
         // Nothing but the first part until the third try of another day.
-        let sent = if weights && request.before < 4 { if request.from.is_some() { 0 } else { 100_000 } } else { reply.sent };
+        let sent = if weights && request.before < 4 {
+            if request.from.is_some() { 0 } else { 100_000 }
+        } else {
+            reply.sent
+        };
         Reply { sent, ..reply }
     });
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(
+        Fault::Machine,
+        expect![[r#"
+        model.safetensors broke off: the connection ended
+          hint: try again: what came so far is kept and gone on with"#]],
+    );
     let incomplete = world.folder().join("blobs").join(format!("{}.incomplete", model()[5].hash()));
     assert_eq!(fs::metadata(&incomplete).unwrap().len(), 100_000);
     assert!(!world.folder().join("refs/main").exists(), "what is not whole has no name");
@@ -206,7 +223,9 @@ fn another_content_than_listed_never_gets_a_name() {
         }
         reply
     });
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(Fault::Machine, expect![[r#"
+        model.safetensors of 'a/b' came with another hash than the hub lists
+          hint: something between here and the hub changes what passes (a proxy, a mirror); try another network"#]]);
     assert!(!world.folder().join("blobs").join(model()[5].hash()).exists());
     assert!(!world.folder().join("snapshots").exists());
 
@@ -215,7 +234,9 @@ fn another_content_than_listed_never_gets_a_name() {
         true => Reply::new(200, "[]"),
         false => well(request, &model()),
     });
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(Fault::Machine, expect![[r#"
+        config.json of 'a/b' came with another hash than the hub lists
+          hint: something between here and the hub changes what passes (a proxy, a mirror); try another network"#]]);
 
     // A part of another file, left by whoever, costs one more download.
     let mut world = World::new(|request| well(request, &model()));
@@ -235,12 +256,19 @@ fn another_length_than_listed_is_refused() {
         }
         reply
     });
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(Fault::Machine, expect![[r#"
+        config.json is longer than the 2 bytes that the hub lists
+          hint: something between here and the hub changes what passes (a proxy, a mirror); try another network"#]]);
     let mut world = World::new(|request| match request.path.ends_with("/config.json") {
         true => Reply::new(200, "{"),
         false => well(request, &model()),
     });
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(
+        Fault::Machine,
+        expect![[r#"
+        config.json broke off: the connection ended
+          hint: try again: what came so far is kept and gone on with"#]],
+    );
 }
 
 #[test]
@@ -248,20 +276,76 @@ fn what_the_hub_refuses_is_said_in_its_terms() {
     let says = |reply: fn() -> Reply, fault: Fault, expected: Expect| {
         World::new(move |_| reply()).refused(fault, expected);
     };
-    says(|| Reply::new(401, "no"), Fault::Input, expect![[r#""#]]);
-    says(|| Reply::new(403, "no").with("x-error-code", "GatedRepo"), Fault::Input, expect![[r#""#]]);
-    says(|| Reply::new(403, "no"), Fault::Input, expect![[r#""#]]);
-    says(|| Reply::new(404, "no").with("x-error-code", "RepoNotFound"), Fault::Input, expect![[r#""#]]);
-    says(|| Reply::new(404, "no").with("x-error-code", "RevisionNotFound"), Fault::Input, expect![[r#""#]]);
-    says(|| Reply::new(500, "no"), Fault::Machine, expect![[r#""#]]);
-    says(|| Reply::new(200, "<html>"), Fault::Machine, expect![[r#""#]]);
-    says(|| Reply::new(302, "").with("location", "gopher://x/"), Fault::Machine, expect![[r#""#]]);
-    says(|| Reply::new(302, "").with("location", "/again"), Fault::Machine, expect![[r#""#]]);
+    says(
+        || Reply::new(401, "no"),
+        Fault::Input,
+        expect![[r#"
+        'a/b' does not exist, or the token is not one that may read it
+          hint: check the name, and the token on https://huggingface.co/settings/tokens"#]],
+    );
+    says(
+        || Reply::new(403, "no").with("x-error-code", "GatedRepo"),
+        Fault::Input,
+        expect![[r#"
+        'a/b' is gated: its owner asks for conditions to be accepted
+          hint: accept them on https://huggingface.co/a/b, then set HF_TOKEN to a token of that account"#]],
+    );
+    says(
+        || Reply::new(403, "no"),
+        Fault::Input,
+        expect![[r#"
+        the hub refuses 'a/b' to this token
+          hint: give the token the right to read it, or accept the conditions on https://huggingface.co/a/b"#]],
+    );
+    says(
+        || Reply::new(404, "no").with("x-error-code", "RepoNotFound"),
+        Fault::Input,
+        expect![[r#"
+        the hub has no 'a/b'
+          hint: check the name; it has the form owner/name or owner/name@revision"#]],
+    );
+    says(
+        || Reply::new(404, "no").with("x-error-code", "RevisionNotFound"),
+        Fault::Input,
+        expect![[r#"
+        'a/b' has no revision 'main'
+          hint: a revision is a branch, a tag or a commit of 40 digits"#]],
+    );
+    says(
+        || Reply::new(500, "no"),
+        Fault::Machine,
+        expect![[r#"
+        HUB/api/models/a/b/revision/main answers 500: it is out of order
+          hint: try again later; what came so far is kept and gone on with"#]],
+    );
+    says(
+        || Reply::new(200, "<html>"),
+        Fault::Machine,
+        expect![[r#"
+        the hub's list of 'a/b' is not one: expected value at line 1 column 1
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        || Reply::new(302, "").with("location", "gopher://x/"),
+        Fault::Machine,
+        expect![[r#"
+        HUB/api/models/a/b/revision/main redirects to no address that can be followed
+          hint: if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        || Reply::new(302, "").with("location", "/again"),
+        Fault::Machine,
+        expect![[r#"
+        'a/b' is redirected more than 6 times
+          hint: if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
     // Without a token the hint is another one.
     let mut world = World::new(|_| Reply::new(401, "no"));
     let settings = Settings { token: None, ..world.settings() };
     let error = world.fetch_by(settings, "a/b").unwrap_err();
-    expect![[r#""#]].assert_eq(&error.to_string());
+    expect![[r#"
+        'a/b' does not exist, or is private
+          hint: check the name; for a private or gated one set HF_TOKEN, or log in with `hf auth login`"#]].assert_eq(&error.to_string());
 }
 
 #[test]
@@ -274,9 +358,12 @@ fn a_busy_server_is_asked_again_when_it_says() {
     let folder = world.fetch().unwrap();
     world.holds(&folder, &model());
     // Two pauses for the list and two for each of four files; a second is cut to the longest pause.
-    let pauses: Vec<&String> = world.events.iter().filter(|event| event.starts_with("Pause")).collect();
+    let pauses: Vec<&String> =
+        world.events.iter().filter(|event| event.starts_with("Pause")).collect();
     assert_eq!(pauses.len(), 10);
-    expect![[r#""#]].assert_eq(&format!("{}\n{}", pauses[0], pauses[1]));
+    expect![[r#"
+        Pause { why: "HUB/api/models/a/b/revision/main answers 429: it is asked too often", pause: 50ms }
+        Pause { why: "HUB/api/models/a/b/revision/main answers 503: it is out of order", pause: 2ms }"#]].assert_eq(&format!("{}\n{}", pauses[0], pauses[1]));
 }
 
 #[test]
@@ -324,11 +411,17 @@ fn slow_is_waited_for_and_silent_is_not() {
     assert!(start.elapsed() > Duration::from_millis(700), "longer in all than a silence may be");
 
     let mut world = World::new(|request| {
-        let slow = Duration::from_millis(if request.path.ends_with("/config.json") { 3_000 } else { 0 });
+        let slow =
+            Duration::from_millis(if request.path.ends_with("/config.json") { 3_000 } else { 0 });
         Reply { slow, ..well(request, &model()) }
     });
     let start = Instant::now();
-    world.refused(Fault::Machine, expect![[r#""#]]);
+    world.refused(
+        Fault::Machine,
+        expect![[r#"
+        config.json broke off: the server is silent
+          hint: try again: what came so far is kept and gone on with"#]],
+    );
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
@@ -346,7 +439,10 @@ fn a_hub_that_is_gone_leaves_what_is_in_the_cache() {
     assert_eq!(world.fetch_by(gone.clone(), "a/b").unwrap(), folder);
     let error = world.fetch_by(gone, "a/other").unwrap_err();
     assert_eq!(error.fault, Fault::Machine);
-    assert!(error.message.starts_with("cannot reach http://127.0.0.1:1/api/models/a/other"), "{error}");
+    assert!(
+        error.message.starts_with("cannot reach http://127.0.0.1:1/api/models/a/other"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -360,13 +456,48 @@ fn a_list_that_lies_writes_nothing() {
         world.refused(Fault::Machine, expected);
         assert!(fs::read_dir(world.cache.path()).unwrap().next().is_none());
     };
-    says(|list| list["siblings"][2]["rfilename"] = "../../config.json".into(), expect![[r#""#]]);
-    says(|list| list["siblings"][2]["rfilename"] = "/etc/config.json".into(), expect![[r#""#]]);
-    says(|list| list["siblings"][2]["rfilename"] = "a\\..\\config.json".into(), expect![[r#""#]]);
-    says(|list| list["siblings"][2]["blobId"] = "../../../x".into(), expect![[r#""#]]);
-    says(|list| list["siblings"][5]["lfs"]["sha256"] = "ABC".into(), expect![[r#""#]]);
-    says(|list| list["siblings"][2]["size"] = serde_json::Value::Null, expect![[r#""#]]);
-    says(|list| list["sha"] = "../main".into(), expect![[r#""#]]);
+    says(
+        |list| list["siblings"][2]["rfilename"] = "../../config.json".into(),
+        expect![[r#"
+        the hub's list of 'a/b' holds the path "../../config.json", which leaves its folder
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["siblings"][2]["rfilename"] = "/etc/config.json".into(),
+        expect![[r#"
+        the hub's list of 'a/b' holds the path "/etc/config.json", which leaves its folder
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["siblings"][2]["rfilename"] = "a\\..\\config.json".into(),
+        expect![[r#"
+        the hub's list of 'a/b' holds the path "a\\..\\config.json", which leaves its folder
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["siblings"][2]["blobId"] = "../../../x".into(),
+        expect![[r#"
+        the hub's list of 'a/b' gives no size and hash of config.json
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["siblings"][5]["lfs"]["sha256"] = "ABC".into(),
+        expect![[r#"
+        the hub's list of 'a/b' gives no size and hash of model.safetensors
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["siblings"][2]["size"] = serde_json::Value::Null,
+        expect![[r#"
+        the hub's list of 'a/b' gives no size and hash of config.json
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
+    says(
+        |list| list["sha"] = "../main".into(),
+        expect![[r#"
+        the hub's list of 'a/b' names a commit that is none
+          hint: nothing was written for it; if HF_ENDPOINT is set, check that it is a hub"#]],
+    );
 }
 
 #[test]
@@ -375,9 +506,16 @@ fn weights_that_are_a_pickle_are_not_fetched() {
         let blobs = [Blob::small("config.json", "{}"), Blob::large("pytorch_model.bin", 10)];
         well(request, &blobs)
     });
-    world.refused(Fault::Input, expect![[r#""#]]);
+    world.refused(Fault::Input, expect![[r#"
+        'a/b' has its weights as a pickle alone (pytorch_model.bin)
+          hint: a pickle is a program and never fetched; look for a revision with safetensors (owner/name@refs/pr/1), or convert it with `save_pretrained` and give the folder"#]]);
     let mut world = World::new(|request| well(request, &[Blob::large("model.gguf", 10)]));
-    world.refused(Fault::Input, expect![[r#""#]]);
+    world.refused(
+        Fault::Input,
+        expect![[r#"
+        'a/b' has no safetensors
+          hint: take the repository of the model itself; GGUF and ONNX files cannot be trained"#]],
+    );
     assert_eq!(world.server.asked().len(), 1);
 }
 
@@ -426,7 +564,9 @@ fn a_data_set_gives_the_files_of_its_split() {
     assert_eq!(files("datasets/a/b", &["test", "validation"], world.settings()).unwrap(), "3");
     assert_eq!(files("datasets/a/b/extra", &["train"], world.settings()).unwrap(), "4");
     let error = files("datasets/a/b/none", &["train"], world.settings()).unwrap_err();
-    expect![[r#""#]].assert_eq(&error.to_string());
+    expect![[r#"
+        'datasets/a/b' has no Parquet or JSONL file at 'none'
+          hint: write the file's path behind the name; there are data/train-00000-of-00002.jsonl, data/train-00001-of-00002.jsonl, data/test.jsonl, extra/more.jsonl"#]].assert_eq(&error.to_string());
     let offline = || Settings { offline: true, ..world.settings() };
     assert_eq!(files("datasets/a/b", &["train"], offline()).unwrap(), "1,2");
     assert!(world.cache.path().join("datasets--a--b/refs/main").exists());

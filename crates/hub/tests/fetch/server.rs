@@ -99,9 +99,9 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &Answer) -> Optio
             None => break,
         };
     }
-    let from = headers.get("range").and_then(|range| {
-        range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
-    });
+    let from = headers
+        .get("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let request = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|asked| asked.path == path).count();
