@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hash::Expected;
 use crate::listing::{File, Listing};
 use crate::repository::{Kind, Repository, is_path};
-use crate::settings::Settings;
+use crate::settings::{Patience, Settings};
 use crate::transport::{Failure, Transport, Tries, encoded};
 use crate::wanted;
 
@@ -101,7 +101,7 @@ impl Hub {
         {
             return Ok(folder);
         }
-        match self.list(repository, events) {
+        match self.list(repository, cached().is_some(), events) {
             Ok((transport, listing)) => {
                 let files = wanted::of_model(repository, &listing.files)?;
                 self.fetch(&transport, repository, &place, &listing.commit, &files, events)?;
@@ -126,7 +126,8 @@ impl Hub {
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<PathBuf>> {
         let place = Place::of(&self.settings.cache, repository);
-        let (commit, files) = match self.list(repository, events) {
+        let known = self.commit(&place, repository).is_some();
+        let (commit, files) = match self.list(repository, known, events) {
             Ok((transport, listing)) => {
                 let files = wanted::of_dataset(repository, &listing.files, within, splits)?;
                 self.fetch(&transport, repository, &place, &listing.commit, &files, events)?;
@@ -168,10 +169,11 @@ impl Hub {
         }
     }
 
-    /// Asks the hub what a revision holds.
+    /// Asks the hub what a revision holds: once, where a copy is in the cache already.
     fn list(
         &self,
         repository: &Repository,
+        once: bool,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Transport<'_>, Listing)> {
         if self.settings.offline {
@@ -194,7 +196,9 @@ impl Hub {
         let (endpoint, id) = (&self.settings.endpoint, &repository.id);
         let revision = encoded(&repository.revision, "");
         let url = format!("{endpoint}/api/{kind}/{id}/revision/{revision}?blobs=true");
-        let mut tries = Tries::new(transport.patience());
+        let patience = transport.patience();
+        let attempts = if once { 1 } else { patience.attempts };
+        let mut tries = Tries::new(Patience { attempts, ..patience });
         let text = loop {
             let attempt = transport.get(repository, &url, 0).and_then(|answer| {
                 let mut text = String::new();

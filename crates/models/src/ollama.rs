@@ -36,7 +36,12 @@ pub fn modelfile(base: &Path, gguf: &str) -> Result<(String, Vec<String>)> {
             );
         }
         match go_template(&template, tokenizer.bos_token()) {
-            Some(text) => lines.push(format!("TEMPLATE \"\"\"{text}\"\"\"")),
+            Some((text, system)) => {
+                lines.push(format!("TEMPLATE \"\"\"{text}\"\"\""));
+                if !system {
+                    notes.push("the chat template has no turn for a system message: Ollama leaves one out".to_owned());
+                }
+            }
             None => notes.push(
                 "the chat template cannot be said in Ollama's words: the Modelfile has none, and Ollama goes by \
                  the one inside the GGUF"
@@ -90,8 +95,9 @@ const SYSTEM: &str = "systemtext7";
 const USER: &str = "usertext7";
 const ANSWER: &str = "answertext7";
 
-/// The template in Go's words; none where the parts do not make the whole.
-fn go_template(template: &ChatTemplate, bos: Option<&str>) -> Option<String> {
+/// The template in Go's words, and whether it has a turn for a system message; none where the parts do not make the
+/// whole.
+fn go_template(template: &ChatTemplate, bos: Option<&str>) -> Option<(String, bool)> {
     let render = |messages: &[(&str, &str)], add_generation_prompt: bool| -> Option<String> {
         let messages: Vec<Map<String, Value>> = messages
             .iter()
@@ -153,7 +159,7 @@ fn go_template(template: &ChatTemplate, bos: Option<&str>) -> Option<String> {
     text += &format!("{{{{ if eq .Role \"assistant\" }}}}{}{{{{ end }}}}", block(&answer));
     text += &format!("{{{{ end }}}}{}", go(&begun));
     // Three quotation marks would end it.
-    (!text.contains("\"\"\"")).then_some(text)
+    (!text.contains("\"\"\"")).then_some((text, system.is_some()))
 }
 
 #[cfg(test)]
@@ -183,7 +189,9 @@ mod tests {
 
     #[test]
     fn turns_are_said_in_gos_words() {
-        shown("chatml.jinja", expect![[r#"
+        shown(
+            "chatml.jinja",
+            expect![[r#"
             FROM ./model.gguf
             TEMPLATE """{{ range .Messages }}{{ if eq .Role "system" }}<|im_start|>system
             {{ .Content }}<|im_end|>
@@ -198,8 +206,11 @@ mod tests {
             PARAMETER temperature 0.7
             PARAMETER top_k 20
             PARAMETER repeat_penalty 1.05
-            notes: []"#]]);
-        shown("instruct.jinja", expect![[r#"
+            notes: []"#]],
+        );
+        shown(
+            "instruct.jinja",
+            expect![[r#"
             FROM ./model.gguf
             TEMPLATE """{{ range .Messages }}{{ if eq .Role "user" }}[INST]{{ .Content }}[/INST]{{ end }}{{ if eq .Role "assistant" }} {{ .Content }}</s>{{ end }}{{ end }}"""
             PARAMETER stop "<pad>"
@@ -207,18 +218,22 @@ mod tests {
             PARAMETER temperature 0.7
             PARAMETER top_k 20
             PARAMETER repeat_penalty 1.05
-            notes: []"#]]);
+            notes: []"#]],
+        );
     }
 
     #[test]
     fn what_cannot_be_taken_apart_is_left_to_the_gguf() {
-        shown("python.jinja", expect![[r#"
+        shown(
+            "python.jinja",
+            expect![[r#"
             FROM ./model.gguf
             PARAMETER stop "<pad>"
             PARAMETER stop "</s>"
             PARAMETER temperature 0.7
             PARAMETER top_k 20
             PARAMETER repeat_penalty 1.05
-            notes: ["the chat template cannot be said in Ollama's words: the Modelfile has none, and Ollama goes by the one inside the GGUF"]"#]]);
+            notes: ["the chat template cannot be said in Ollama's words: the Modelfile has none, and Ollama goes by the one inside the GGUF"]"#]],
+        );
     }
 }

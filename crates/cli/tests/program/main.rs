@@ -8,7 +8,9 @@
 
 mod bad_input;
 mod commands;
+mod export;
 mod hostile;
+mod hub;
 mod memory;
 mod place;
 mod resuming;
