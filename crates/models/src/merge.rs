@@ -9,6 +9,7 @@ use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::matmul::{self, Output};
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::adapter;
@@ -167,24 +168,46 @@ impl Merging {
         let Some(lora) = matrices(&adapter.layers, name) else { return Ok(None) };
         let scale = adapter.config.scale();
         let mut values = vec![0f32; stored.shape.iter().product()];
-        stored.to_f32(name, &mut values)?;
         // B A = A^T's product with B: the gradient of an input with B as the gradient of the output.
         let mut delta =
             device.scratch((lora.b.rows(), lora.a.cols()), DType::F32, Category::Workspace)?;
         let delta_view = delta.view_mut();
         matmul::backward_input(lora.b.view(), lora.a.view(), scale, Output::Write, delta_view)?;
-        values.iter_mut().zip(delta.as_slice::<f32>()).for_each(|(value, delta)| *value += delta);
+        let width = stored.bytes.len() / values.len().max(1);
+        let parts =
+            (stored.bytes.par_chunks(width * PART), delta.as_slice::<f32>().par_chunks(PART));
+        values.par_chunks_mut(PART).zip(parts.0).zip(parts.1).try_for_each(
+            |((values, bytes), delta)| -> Result<()> {
+                Stored { bytes, ..stored }.to_f32(name, values)?;
+                values.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);
+                Ok(())
+            },
+        )?;
         Ok(Some(values))
     }
 }
 
+/// Elements that are converted by one task.
+const PART: usize = 1 << 16;
+
 /// Values rounded once, to the type of the base's tensor.
 fn narrowed(values: &[f32], dtype: Dtype) -> Vec<u8> {
     match dtype {
-        Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Dtype::BF16 => bytes(values, |value| bf16::from_f32(value).to_le_bytes()),
+        Dtype::F16 => bytes(values, |value| f16::from_f32(value).to_le_bytes()),
+        _ => bytes(values, f32::to_le_bytes),
     }
+}
+
+fn bytes<const N: usize>(values: &[f32], narrow: impl Fn(f32) -> [u8; N] + Sync) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * N];
+    let parts = bytes.par_chunks_mut(PART * N).zip(values.par_chunks(PART));
+    parts.for_each(|(bytes, values)| {
+        for (bytes, value) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+            *bytes = narrow(*value);
+        }
+    });
+    bytes
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::weights::Linear;
 /// What an architecture of llama.cpp reads.
 pub(super) struct Architecture {
     /// The family, by `model_type` of config.json.
-    model_type: &'static str,
+    pub(super) model_type: &'static str,
     /// `general.architecture`.
     pub(super) name: &'static str,
     /// The rotary embedding turns neighbours: rows of q and k are interleaved.
@@ -31,7 +31,7 @@ pub(super) struct Architecture {
     square: bool,
 }
 
-const ARCHITECTURES: [Architecture; 4] = [
+pub(super) const ARCHITECTURES: [Architecture; 4] = [
     Architecture {
         model_type: "llama",
         name: "llama",

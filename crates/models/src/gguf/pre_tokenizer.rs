@@ -105,3 +105,33 @@ pub(super) fn name(
 fn flag(step: &Value, key: &str, default: bool) -> bool {
     step.get(key).and_then(Value::as_bool).unwrap_or(default)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    #[test]
+    fn splits_have_llama_cpps_names() {
+        let of = |ignore_merges: bool, value: Json| {
+            name(Some(&value), ignore_merges).unwrap_or_else(|why| Box::leak(why.into_boxed_str()))
+        };
+        let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": regex});
+        let sequence = |parts: Json| json!({"type": "Sequence", "pretokenizers": parts});
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        let llama3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let qwen2 = llama3.replace("{1,3}", "");
+        assert_eq!(of(false, bytes(true)), "gpt-2");
+        let digits = json!({"type": "Digits", "individual_digits": true});
+        assert_eq!(of(false, sequence(json!([digits, bytes(true)]))), "smollm");
+        assert_eq!(of(true, sequence(json!([split(llama3), bytes(false)]))), "llama-bpe");
+        assert_eq!(of(false, sequence(json!([split(llama3), bytes(false)]))), "smaug-bpe");
+        assert_eq!(of(false, sequence(json!([split(&qwen2), bytes(false)]))), "qwen2");
+        assert_eq!(of(true, bytes(true)), "its pre-tokenizer is [ByteLevel]");
+        assert_eq!(
+            of(false, json!({"type": "ByteLevel"})),
+            "its pre-tokenizer adds a space before a text"
+        );
+    }
+}

@@ -16,7 +16,7 @@ const MOST_DIMENSIONS: u32 = 4;
 pub struct File {
     path: PathBuf,
     map: Mapped,
-    keys: Vec<(String, Value)>,
+    keys: Keys,
     tensors: Vec<Place>,
 }
 
@@ -167,7 +167,9 @@ impl<'a> Rest<'a> {
     }
 }
 
-fn parse(bytes: &[u8]) -> Parsed<(Vec<(String, Value)>, Vec<Place>)> {
+type Keys = Vec<(String, Value)>;
+
+fn parse(bytes: &[u8]) -> Parsed<(Keys, Vec<Place>)> {
     let mut rest = Rest { bytes, at: 0 };
     if rest.u32()? != MAGIC {
         return Err("it does not begin with GGUF".to_owned());
@@ -177,7 +179,7 @@ fn parse(bytes: &[u8]) -> Parsed<(Vec<(String, Value)>, Vec<Place>)> {
         return Err(format!("it is of version {version}, {VERSION} is read"));
     }
     let (tensor_count, key_count) = (rest.u64()?, rest.u64()?);
-    let mut keys: Vec<(String, Value)> = Vec::new();
+    let mut keys = Keys::new();
     for _ in 0..key_count {
         let key = rest.string()?;
         let kind = rest.u32()?;
@@ -246,3 +248,6 @@ fn place(
     let end = start.checked_add(length)?;
     (end <= bytes).then_some((start, end))
 }
+
+#[cfg(test)]
+mod tests;
