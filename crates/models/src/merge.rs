@@ -173,7 +173,7 @@ impl Merging {
             device.scratch((lora.b.rows(), lora.a.cols()), DType::F32, Category::Workspace)?;
         let delta_view = delta.view_mut();
         matmul::backward_input(lora.b.view(), lora.a.view(), scale, Output::Write, delta_view)?;
-        let width = stored.bytes.len() / values.len().max(1);
+        let width = (stored.bytes.len() / values.len().max(1)).max(1);
         let parts =
             (stored.bytes.par_chunks(width * PART), delta.as_slice::<f32>().par_chunks(PART));
         values.par_chunks_mut(PART).zip(parts.0).zip(parts.1).try_for_each(

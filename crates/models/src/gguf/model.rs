@@ -3,6 +3,7 @@
 //! Vectors and norms stay f32, as llama.cpp asks. A head, or an embedding table that serves as one, is Q8_0 where the
 //! other matrices are Q4_0; rows that are no whole blocks of 32 are F16.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -56,10 +57,12 @@ pub fn export(
     keys.extend(vocabulary::keys(&tokenizer, &config)?);
     let merging = Merging::open(base, &config, &checkpoint, adapter)?;
     let mut notes = Vec::new();
+    let failed = RefCell::new(None);
     let mut entries = Vec::new();
     for name in checkpoint.names() {
         let Some(stored) = checkpoint.get(name) else { continue };
-        if let Some(entry) = entry(it, &config, &merging, name, stored, kind, &mut notes)? {
+        if let Some(entry) = entry(it, &config, &merging, name, stored, kind, &failed, &mut notes)?
+        {
             entries.push(entry);
         }
     }
@@ -80,7 +83,8 @@ pub fn export(
             it.name
         ));
     }
-    write::write(out, &keys, &entries)?;
+    // A tensor that cannot be written is no failure of the disk.
+    write::write(out, &keys, &entries).map_err(|error| failed.take().unwrap_or(error))?;
     written(out, notes)
 }
 
@@ -127,6 +131,7 @@ fn entry<'a>(
     name: &'a str,
     stored: Stored<'a>,
     kind: TensorType,
+    failed: &'a RefCell<Option<Error>>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Entry<'a>>> {
     // What config.json says as well: the rotary frequencies, and a head that is the embedding table.
@@ -172,8 +177,12 @@ fn entry<'a>(
         kind => kind,
     };
     let bytes = move |writer: &mut dyn Write| -> io::Result<()> {
-        let merged =
-            merging.values(name, stored).map_err(|error| io::Error::other(error.to_string()))?;
+        let told = |error: Error| {
+            let said = io::Error::other(error.message.clone());
+            *failed.borrow_mut() = Some(error);
+            said
+        };
+        let merged = merging.values(name, stored).map_err(told)?;
         let source = Source { name, stored, merged: merged.as_deref(), cols };
         if merged.is_none() && order == Rows::InPlace && source.is(kind) {
             return writer.write_all(stored.bytes);
@@ -218,29 +227,29 @@ impl Source<'_> {
     }
 
     /// Writes a row as `kind`.
-    fn put(&self, row: usize, kind: TensorType, out: &mut [u8]) -> io::Result<()> {
+    fn put(&self, row: usize, kind: TensorType, out: &mut [u8]) -> Result<()> {
         let cols = self.cols;
         let holds = match self.merged {
             Some(values) => quantize::encode(kind, &values[row * cols..(row + 1) * cols], out),
             None => {
-                let width =
-                    self.stored.bytes.len() / (self.stored.shape.iter().product::<usize>()).max(1);
+                let elements = self.stored.shape.iter().product::<usize>();
+                let width = self.stored.bytes.len() / elements.max(1);
                 let bytes = &self.stored.bytes[row * cols * width..(row + 1) * cols * width];
                 if self.is(kind) {
                     out.copy_from_slice(bytes);
                     return Ok(());
                 }
                 let mut values = vec![0f32; cols];
-                let part = Stored { bytes, ..self.stored };
-                let read = part.to_f32(self.name, &mut values);
-                read.map_err(|error| io::Error::other(error.to_string()))?;
+                Stored { bytes, ..self.stored }.to_f32(self.name, &mut values)?;
                 quantize::encode(kind, &values, out)
             }
         };
         if holds {
             return Ok(());
         }
-        let (name, kind) = (self.name, kind.name());
-        Err(io::Error::other(format!("{name} holds a value beyond what {kind} does; use bf16")))
+        Err(Error::input(
+            format!("{} holds a number beyond what {} can", self.name, kind.name()),
+            "write it by --type bf16, which holds what f32 does",
+        ))
     }
 }

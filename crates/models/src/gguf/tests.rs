@@ -404,3 +404,22 @@ fn the_families_of_messages_are_those_of_the_table() {
     assert_eq!(of_table, FAMILIES);
     assert!(FAMILIES.iter().all(|family| crate::config::SUPPORTED.contains(family)));
 }
+
+#[test]
+fn a_number_that_f16_cannot_hold_is_named() {
+    let base = model("sharded", json!({}), json!({}));
+    let checkpoint = Checkpoint::open(base.path()).unwrap();
+    let stored = checkpoint.get("model.layers.1.mlp.up_proj.weight").unwrap();
+    let (file, tensor) = (stored.file.to_path_buf(), stored.bytes.to_vec());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let place = bytes.windows(tensor.len()).position(|window| window == tensor).unwrap();
+    bytes[place..place + 2].copy_from_slice(&half::bf16::from_f32(1e38).to_le_bytes());
+    drop(checkpoint);
+    std::fs::write(&file, bytes).unwrap();
+    let out = base.path().join("out.gguf");
+    let error = export(base.path(), None, &out, TensorType::F16).err().unwrap();
+    assert!(error.message.ends_with("holds a number beyond what F16 can"), "{error}");
+    assert_eq!(error.fault, data::Fault::Input);
+    assert!(!out.exists());
+    export(base.path(), None, &out, TensorType::Bf16).unwrap();
+}
