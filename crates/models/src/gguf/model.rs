@@ -196,7 +196,8 @@ fn entry<'a>(
             out.par_chunks_mut(row_bytes.max(1))
                 .enumerate()
                 .with_min_len(64)
-                .try_for_each(|(row, out)| source.put(order.source(start + row), kind, out))?;
+                .try_for_each(|(row, out)| source.put(order.source(start + row), kind, out))
+                .map_err(told)?;
             writer.write_all(&out)?;
         }
         Ok(())
