@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Write a model with an adapter merged into its weights
     Merge(Merge),
+    /// Write a model or an adapter for llama.cpp (GGUF) or Ollama
+    Export(Export),
     /// Say whether this machine, and the Python stack on it, will train, and what mends what will not
     Doctor(Doctor),
     /// Dated sets of Python packages that work together: show, check, mend
@@ -127,7 +129,8 @@ pub(crate) struct Eval {
 
 #[derive(Args)]
 pub(crate) struct Generate {
-    /// A model folder (config.json, safetensors, tokenizer), or a run folder such as runs/quickstart
+    /// A model folder (config.json, safetensors, tokenizer), a run folder such as runs/quickstart, or a name of the
+    /// hub such as Qwen/Qwen3-0.6B
     pub(crate) model: PathBuf,
 
     /// An adapter folder; a run folder brings its own
@@ -173,7 +176,7 @@ pub(crate) struct Generate {
 
 #[derive(Args)]
 pub(crate) struct Merge {
-    /// The model folder the adapter was trained on
+    /// The model folder the adapter was trained on, or its name on the hub
     pub(crate) model: PathBuf,
 
     /// The adapter folder, such as runs/quickstart/adapter
@@ -200,6 +203,69 @@ impl Place {
             Place::Auto => Device::Auto,
             Place::Cpu => Device::Cpu,
             Place::Cuda => Device::Cuda,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// A model folder, a run folder or a name of the hub; without it, what the adapter was trained on
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// An adapter folder: merged into the model, or with gguf-lora written alone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+
+    /// For which program, and what of it
+    #[arg(long, value_enum)]
+    pub(crate) to: ExportTo,
+
+    /// How matrices are stored; f16 where nothing is said
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub(crate) kind: Option<ExportType>,
+
+    /// The file to write, or with ollama the folder; it must not exist yet
+    pub(crate) out: PathBuf,
+}
+
+/// What `prospect export` writes.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ExportTo {
+    /// One file for llama.cpp: weights, tokenizer, chat template
+    Gguf,
+    /// The adapter alone, for llama.cpp to lay over the model
+    GgufLora,
+    /// A folder with such a file and the Modelfile that Ollama reads
+    Ollama,
+}
+
+/// How matrices are stored in GGUF.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ExportType {
+    /// 4 bytes a weight
+    F32,
+    /// 2 bytes a weight
+    F16,
+    /// 2 bytes a weight, exact for a model in bf16
+    Bf16,
+    /// 8 bits and a scale for every 32
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits and a scale for every 32; the head has 8
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl ExportType {
+    pub(crate) fn tensor_type(self) -> models::gguf::TensorType {
+        use models::gguf::TensorType;
+        match self {
+            ExportType::F32 => TensorType::F32,
+            ExportType::F16 => TensorType::F16,
+            ExportType::Bf16 => TensorType::Bf16,
+            ExportType::Q8_0 => TensorType::Q8_0,
+            ExportType::Q4_0 => TensorType::Q4_0,
         }
     }
 }

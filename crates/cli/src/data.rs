@@ -6,12 +6,12 @@ use ::data::report::{Lengths, Noted};
 use ::data::template::Moment;
 use ::train::error::Result;
 use ::train::inputs::Inputs;
-use ::train::recipe::Recipe;
 use ::train::run;
 use serde::Serialize;
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{json, on_stdout, print};
 use crate::words::{count, things};
 
@@ -20,7 +20,7 @@ const SAMPLED_STEPS: usize = 200;
 
 /// Shows the data.
 pub(crate) fn run(arguments: &args::Data) -> Result<Done> {
-    let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
+    let recipe = hub::recipe(&arguments.recipe)?;
     let inputs = Inputs::load(recipe, Moment::now())?;
     let packing = Packing::of(&inputs);
     if arguments.json {

@@ -6,6 +6,7 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
+//! export     GGUF for llama.cpp, and Ollama       hub        names of the hub, fetched
 //! doctor/    what the engine and the planner tell the doctor, and what it fetches
 //! self_test/ each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
@@ -18,7 +19,9 @@ mod data;
 mod doctor;
 mod ending;
 mod eval;
+mod export;
 mod generate;
+mod hub;
 mod merge;
 mod plan;
 mod report;
@@ -58,6 +61,7 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))

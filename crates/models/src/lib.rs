@@ -21,7 +21,9 @@ pub mod trained;
 pub mod generate;
 
 pub mod export;
+pub mod gguf;
 pub mod merge;
+pub mod ollama;
 
 #[cfg(test)]
 mod testing;

@@ -28,6 +28,7 @@ use models::weights;
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{on_stderr, print, say};
 use chat::Chat;
 use source::Source;
@@ -38,7 +39,7 @@ const CONTEXT: usize = 4096;
 
 /// Answers one prompt, or what is typed.
 pub(crate) fn run(arguments: &args::Generate) -> Result<Done> {
-    let source = Source::find(&arguments.model, arguments.adapter.as_deref())?;
+    let source = Source::find(&hub::folder(&arguments.model)?, arguments.adapter.as_deref())?;
     let files = Files::open(&source)?;
     let mut chat = Chat::new(&files.tokenizer, arguments)?;
     match &arguments.prompt {

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use ::train::checkpoint;
 use ::train::error::{Error, Result};
-use ::train::inputs;
 use ::train::recipe::Recipe;
 use ::train::recipe::model::{Dtype, Quantization as RecipeQuantization};
 use models::checkpoint::Checkpoint;
 use models::weights::{Quantization, Storage};
+
+use crate::hub;
 
 /// A model, perhaps with an adapter.
 pub(crate) struct Source {
@@ -56,7 +57,7 @@ impl Source {
             }
             return Ok(());
         }
-        self.model = inputs::model_folder(&recipe.model.path)?;
+        self.model = hub::model(&recipe.model.path)?;
         self.quantization = match recipe.model.quantization {
             RecipeQuantization::None => Quantization::None,
             RecipeQuantization::Nf4 => {

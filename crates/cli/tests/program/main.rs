@@ -9,7 +9,9 @@
 mod bad_input;
 mod commands;
 mod doctor;
+mod export;
 mod hostile;
+mod hub;
 mod memory;
 mod place;
 mod plan;

@@ -11,7 +11,8 @@ table! {
     /// `[data]`: the feedback to learn from.
     pub struct Data["data"] {
         /// JSONL files in TRL's forms: `prompt`, `completion`, `label`; or `prompt`, `chosen`,
-        /// `rejected`; plain text or messages.
+        /// `rejected`; plain text or messages. `datasets/owner/name` is a data set of the hub: its files named
+        /// `train`, or those at the path that follows the name.
         pub train: Vec<PathBuf>;
         /// Held-out files in the same forms, measured during training and never learnt from.
         pub eval: Vec<PathBuf> = Vec::new();

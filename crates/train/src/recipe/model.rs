@@ -8,7 +8,8 @@ table! {
     /// `[model]`: the model that learns.
     pub struct Model["model"] {
         /// A folder as Hugging Face writes it (`config.json`, safetensors, `tokenizer.json`), or a hub id
-        /// `owner/name`.
+        /// `owner/name`, with `@revision` for a branch, tag or commit: it is fetched once into the cache that
+        /// Python's huggingface_hub uses, with the token of `HF_TOKEN` where it is private.
         pub path: ModelPath;
         /// `"nf4"` holds the linear layers in 4 bits as bitsandbytes does: about a quarter of the memory
         /// of bf16 for a small loss of accuracy. Only with `[adapter]`: 4-bit weights cannot be trained
