@@ -30,15 +30,8 @@ pub struct Machine {
 impl Machine {
     /// What the recipe asks for, or with `device = "auto"` a GPU if one can be used.
     pub fn choose(recipe: &Recipe) -> Result<Machine> {
-        let machine = match recipe.train.device {
-            DeviceChoice::Cpu => Machine::cpu(recipe, "device = \"cpu\""),
-            DeviceChoice::Cuda => Machine::gpu(recipe, Cuda::open(0)?)?,
-            DeviceChoice::Auto => match Cuda::open(0) {
-                Ok(cuda) => Machine::gpu(recipe, cuda)?,
-                Err(engine::error::Error::NoGpu { reason, .. }) => Machine::cpu(recipe, &reason),
-                Err(error) => return Err(error.into()),
-            },
-        };
+        let limit = recipe.train.memory_limit.map(|limit| limit.0);
+        let machine = Machine::open(recipe.train.device, limit)?;
         if machine.arithmetic() == Kind::Cpu && recipe.train.attention == Attention::Standard {
             return Err(Error::input(
                 "train.attention = \"standard\" has no kernel on the CPU",
@@ -48,20 +41,35 @@ impl Machine {
         Ok(machine)
     }
 
-    fn cpu(recipe: &Recipe, why: &str) -> Machine {
+    /// The device of a choice, with at most `memory_limit` bytes where that is said.
+    pub fn open(choice: DeviceChoice, memory_limit: Option<u64>) -> Result<Machine> {
+        match choice {
+            DeviceChoice::Cpu => Ok(Machine::cpu(memory_limit, "device = \"cpu\"")),
+            DeviceChoice::Cuda => Machine::gpu(memory_limit, Cuda::open(0)?),
+            DeviceChoice::Auto => match Cuda::open(0) {
+                Ok(cuda) => Machine::gpu(memory_limit, cuda),
+                Err(engine::error::Error::NoGpu { reason, .. }) => {
+                    Ok(Machine::cpu(memory_limit, &reason))
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    fn cpu(memory_limit: Option<u64>, why: &str) -> Machine {
         Machine {
-            limit: recipe.train.memory_limit.map(|limit| limit.0).or_else(host_limit),
+            limit: memory_limit.or_else(host_limit),
             description: format!("device: CPU, because {why}"),
             gpu: None,
         }
     }
 
-    fn gpu(recipe: &Recipe, cuda: Cuda) -> Result<Machine> {
+    fn gpu(memory_limit: Option<u64>, cuda: Cuda) -> Result<Machine> {
         let (free, total) = cuda.memory()?;
         let context = (total - free).min(LARGEST_CONTEXT);
         let mut limit = free.saturating_sub(MARGIN);
-        if let Some(written) = recipe.train.memory_limit {
-            limit = limit.min(written.0.saturating_sub(context + MARGIN));
+        if let Some(written) = memory_limit {
+            limit = limit.min(written.saturating_sub(context + MARGIN));
         }
         let properties = cuda.properties();
         let description = format!(

@@ -9,6 +9,7 @@
 mod bad_input;
 mod commands;
 mod hostile;
+mod inspecting;
 mod memory;
 mod place;
 mod resuming;
