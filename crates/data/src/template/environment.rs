@@ -8,6 +8,7 @@ use minijinja::value::{Kwargs, Value as Jinja};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 use super::clock::Moment;
+use super::methods::wrong;
 use super::source::PERCENT;
 use super::{filters, format, json, methods, text};
 
@@ -53,10 +54,6 @@ pub(super) fn environment(now: Moment) -> Environment<'static> {
     });
     environment.add_function("strftime_now", move |directives: &str| now.strftime(directives));
     environment
-}
-
-fn wrong(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, the arguments by name or in

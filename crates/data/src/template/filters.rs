@@ -4,12 +4,16 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
-use super::methods::{is_line_end, is_space};
-use super::source::EACH;
+use super::methods::{is_space, wrong};
+use super::source::{BOUNDED, EACH};
+use super::splitting::lines;
 use super::text::python_str;
 
 /// The longest list `range` makes, as in Jinja's sandbox.
 const LONGEST_RANGE: usize = 100_000;
+
+/// How deep a variable's value may be nested: JSON rows nest 128 deep at most.
+const DEEPEST: usize = 200;
 
 /// The widest text that a filter fills up to.
 const WIDEST: usize = 1 << 20;
@@ -27,6 +31,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
         environment.add_filter(name, |value: &Value| Value::from_safe_string(escaped(value)));
     }
     environment.add_filter(EACH, each);
+    environment.add_filter(BOUNDED, bounded);
     environment.add_filter("sort", |state: &State, value: Value, args: Rest<ValueOrKwargs>| {
         let named = named(&["reverse", "case_sensitive", "attribute"], args)?;
         filters::sort(state, value, named)
@@ -70,10 +75,6 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
 }
 
-fn wrong(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
-}
-
 /// Arguments that Python takes by place as well as by name, all by name.
 fn named(names: &[&str], args: Rest<ValueOrKwargs>) -> Result<Kwargs, Error> {
     let mut args = args.into_values();
@@ -104,6 +105,37 @@ fn each(value: Value) -> Result<Value, Error> {
     if value.is_none() {
         return Err(wrong("None is not iterable"));
     }
+    Ok(value)
+}
+
+/// What a variable is set to. A loop may nest a value in itself without end, and what is nested a hundred thousand
+/// times overflows the stack when it is dropped.
+fn bounded(state: &State, value: Value) -> Result<Value, Error> {
+    fn count(value: &Value, depth: usize, seen: &mut u64) -> Result<(), Error> {
+        let Some(object) = value.as_object() else { return Ok(()) };
+        if depth > DEEPEST {
+            return Err(wrong(format!("a value is nested more than {DEEPEST} deep")));
+        }
+        match value.kind() {
+            ValueKind::Map => {
+                for (_, item) in object.try_iter_pairs().into_iter().flatten() {
+                    *seen += 1;
+                    count(&item, depth + 1, seen)?;
+                }
+            }
+            ValueKind::Seq | ValueKind::Iterable => {
+                for item in object.try_iter().into_iter().flatten() {
+                    *seen += 1;
+                    count(&item, depth + 1, seen)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+    let mut seen = 0;
+    count(&value, 0, &mut seen)?;
+    state.consume_fuel(2 * seen)?;
     Ok(value)
 }
 
@@ -201,7 +233,7 @@ fn indent(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
     let text = python_str(value);
     let mut out = String::new();
     // Jinja2 adds a line end before it takes the lines, so one at the end stays.
-    for (index, line) in lines(&(text + "\n")).into_iter().enumerate() {
+    for (index, line) in lines(&(text + "\n"), false).into_iter().enumerate() {
         if index > 0 {
             out.push('\n');
         }
@@ -215,24 +247,6 @@ fn indent(value: &Value, args: Rest<ValueOrKwargs>) -> Result<String, Error> {
         }
     }
     Ok(out)
-}
-
-fn lines(text: &str) -> Vec<&str> {
-    let mut lines = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(is_line_end) {
-        lines.push(&rest[..at]);
-        let width = if rest[at..].starts_with("\r\n") {
-            2
-        } else {
-            rest[at..].chars().next().map_or(0, char::len_utf8)
-        };
-        rest = &rest[at + width..];
-    }
-    if !rest.is_empty() {
-        lines.push(rest);
-    }
-    lines
 }
 
 fn center(value: &Value, width: Option<usize>) -> Result<String, Error> {

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use minijinja::Error;
 use minijinja::value::{Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+
+use super::methods::wrong;
 
 /// The arguments of `json.dumps` that templates use.
 pub(super) struct Style {
@@ -32,10 +34,6 @@ struct Writer<'a> {
     style: &'a Style,
     item: &'a str,
     key: &'a str,
-}
-
-fn wrong(problem: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, problem.into())
 }
 
 impl Writer<'_> {

@@ -11,6 +11,7 @@
 //! environment   settings, transformers' additions   json     `tojson`
 //! filters       Jinja2's, where minijinja differs   format   `'...' % values`
 //! methods       Python's of strings, lists, dicts   clock    the moment a template sees
+//! splitting     those that take strings apart
 //! ```
 
 mod clock;
@@ -20,6 +21,7 @@ mod format;
 mod json;
 mod methods;
 mod source;
+mod splitting;
 mod text;
 
 use std::collections::BTreeMap;

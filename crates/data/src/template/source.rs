@@ -9,6 +9,9 @@ pub(super) const PERCENT: &str = "percent_formatted";
 /// The filter that refuses to go through None.
 pub(super) const EACH: &str = "gone_through";
 
+/// The filter that refuses values nested without end.
+pub(super) const BOUNDED: &str = "bounded";
+
 /// A template's source as minijinja can compile it; no line is added or lost.
 pub(super) fn prepared(source: &str) -> String {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
@@ -43,7 +46,11 @@ pub(super) fn prepared(source: &str) -> String {
                         "endgeneration" => "endwith",
                         _ => word,
                     });
-                    out.push_str(&formatted(&if word == "for" { each(tail) } else { tail.into() }));
+                    out.push_str(&formatted(&match word {
+                        "for" => each(tail),
+                        "set" => bounded(tail),
+                        _ => tail.into(),
+                    }));
                     rest = &rest[end..];
                     continue;
                 }
@@ -68,6 +75,25 @@ fn each(tail: &str) -> Cow<'_, str> {
         return tail.into();
     }
     format!("{} ({})|{EACH} {}", &tail[..start], &tail[start..end], &tail[end..]).into()
+}
+
+/// What stands behind `set`, with the value in a filter; a block that is set has no `=`.
+fn bounded(tail: &str) -> Cow<'_, str> {
+    let control = tail.trim_end_matches(['-', '+']).len();
+    let mut at = 0;
+    while at < control {
+        let rest = &tail[at..control];
+        at += match rest.as_bytes()[0] {
+            b'\'' | b'"' => string_end(rest),
+            b'(' | b'[' | b'{' => bracket_end(rest),
+            b'=' if !rest[1..].trim().is_empty() => {
+                let (name, value) = (&tail[..=at], &tail[at + 1..control]);
+                return format!("{name} ({value})|{BOUNDED} {}", &tail[control..]).into();
+            }
+            _ => rest.chars().next().map_or(1, char::len_utf8),
+        };
+    }
+    tail.into()
 }
 
 /// Where one of some words stands in an expression: whole, and not inside a string or brackets.
@@ -330,7 +356,6 @@ mod tests {
         );
         check("{% if 'a' %}%{% endif %}", "{% if 'a' %}%{% endif %}");
         check("{{ i % 2 == 0 and '}}' }}%", "{{ i % 2 == 0 and '}}' }}%");
-        check("{% set x = '%s' %}", "{% set x = '%s' %}");
         check("{{ 'é' % 'é", "{{ ('é'|percent_formatted( 'é))");
     }
 
@@ -344,6 +369,15 @@ mod tests {
         check("{% for x in l -%}", "{% for x in ( l )|gone_through -%}");
         check("{% for x in %}", "{% for x in %}");
         check("{% for x", "{% for x");
+    }
+
+    #[test]
+    fn what_is_set_goes_through_a_filter() {
+        check("{% set x = '%s' %}", "{% set x = ( '%s' )|bounded %}");
+        check("{%- set ns.a, b = f(c=1), 2 -%}", "{%- set ns.a, b = ( f(c=1), 2 )|bounded -%}");
+        check("{% set x | upper %}", "{% set x | upper %}");
+        check("{% set x %}", "{% set x %}");
+        check("{% set x = %}", "{% set x = %}");
     }
 
     #[test]

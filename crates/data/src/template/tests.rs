@@ -159,6 +159,34 @@ fn a_template_that_goes_wrong_names_the_line() {
 }
 
 #[test]
+fn a_value_cannot_nest_without_end() {
+    let nest = |value: &str, rest: &str| {
+        format!(
+            "{{% set ns = namespace(x=[]) %}}{{% for i in range(90000) %}}{{% set ns.x = {value} %}}{{% endfor %}}{rest}"
+        )
+    };
+    let too_deep = "a value is nested more than 200 deep";
+    let case = serde_json::json!({"messages": []});
+    for value in
+        ["[ns.x]", "{'a': ns.x}", "(ns.x,)", "[ns.x] + []", "[[1, ns.x]]", "ns.x | batch(1) | list"]
+    {
+        for rest in
+            ["", "{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.x }}", "{{ ns.x ~ 'a' }}"]
+        {
+            // `batch` of an empty list is empty.
+            let source = nest(value, rest).replace("(x=[])", "(x=[1])");
+            let error = render(&source, &case).expect_err(&source);
+            assert!(error.message.contains(too_deep), "{source}: {error}");
+        }
+    }
+    let nested = format!("{}1{}", "[".repeat(120), "]".repeat(120));
+    let fine: Value = serde_json::from_str(&nested).expect("JSON");
+    let case = serde_json::json!({"messages": [], "kwargs": {"v": fine}});
+    let text = render("{% set w = v %}{{ w | tojson }}", &case).expect("rendered");
+    assert_eq!(text, nested);
+}
+
+#[test]
 fn a_template_cannot_run_forever() {
     let endless = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
     check_error(

@@ -14,7 +14,7 @@ pub(super) fn python_str(value: &Jinja) -> String {
         None if value.is_undefined() => String::new(),
         None => {
             let mut out = String::new();
-            repr(value, &mut out);
+            repr(value, 0, &mut out);
             out
         }
     }
@@ -23,13 +23,18 @@ pub(super) fn python_str(value: &Jinja) -> String {
 /// Python's `repr`.
 pub(super) fn python_repr(value: &Jinja) -> String {
     let mut out = String::new();
-    repr(value, &mut out);
+    repr(value, 0, &mut out);
     out
 }
 
-// The depth is bounded: values come from JSON rows, which nest 128 deep at most, or from a
-// template, whose own nesting is bounded by its parser and its fuel.
-fn repr(value: &Jinja, out: &mut String) {
+/// How deep values are printed, which bounds the stack: rows nest 128 deep at most.
+const DEEPEST: usize = 500;
+
+fn repr(value: &Jinja, depth: usize, out: &mut String) {
+    if depth > DEEPEST {
+        out.push_str("...");
+        return;
+    }
     match value.kind() {
         ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
@@ -40,7 +45,7 @@ fn repr(value: &Jinja, out: &mut String) {
             out.push('(');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 separate(index, out);
-                repr(&item, out);
+                repr(&item, depth + 1, out);
             }
             out.push_str(if value.len() == Some(1) { ",)" } else { ")" });
         }
@@ -48,7 +53,7 @@ fn repr(value: &Jinja, out: &mut String) {
             out.push('[');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 separate(index, out);
-                repr(&item, out);
+                repr(&item, depth + 1, out);
             }
             out.push(']');
         }
@@ -56,9 +61,9 @@ fn repr(value: &Jinja, out: &mut String) {
             out.push('{');
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
                 separate(index, out);
-                repr(&key, out);
+                repr(&key, depth + 1, out);
                 out.push_str(": ");
-                repr(&value.get_item(&key).unwrap_or_default(), out);
+                repr(&value.get_item(&key).unwrap_or_default(), depth + 1, out);
             }
             out.push('}');
         }
