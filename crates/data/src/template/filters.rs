@@ -111,31 +111,27 @@ fn each(value: Value) -> Result<Value, Error> {
 /// What a variable is set to. A loop may nest a value in itself without end, and what is nested a hundred thousand
 /// times overflows the stack when it is dropped.
 fn bounded(state: &State, value: Value) -> Result<Value, Error> {
-    fn count(value: &Value, depth: usize, seen: &mut u64) -> Result<(), Error> {
+    fn look(state: &State, value: &Value, depth: usize) -> Result<(), Error> {
         let Some(object) = value.as_object() else { return Ok(()) };
         if depth > DEEPEST {
             return Err(wrong(format!("a value is nested more than {DEEPEST} deep")));
         }
+        // Looking is work like any other: a list may be as long as it likes without taking memory.
+        let item = |item: Value| {
+            state.consume_fuel(2)?;
+            look(state, &item, depth + 1)
+        };
         match value.kind() {
             ValueKind::Map => {
-                for (_, item) in object.try_iter_pairs().into_iter().flatten() {
-                    *seen += 1;
-                    count(&item, depth + 1, seen)?;
-                }
+                object.try_iter_pairs().into_iter().flatten().try_for_each(|pair| item(pair.1))
             }
             ValueKind::Seq | ValueKind::Iterable => {
-                for item in object.try_iter().into_iter().flatten() {
-                    *seen += 1;
-                    count(&item, depth + 1, seen)?;
-                }
+                object.try_iter().into_iter().flatten().try_for_each(item)
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
-    let mut seen = 0;
-    count(&value, 0, &mut seen)?;
-    state.consume_fuel(2 * seen)?;
+    look(state, &value, 0)?;
     Ok(value)
 }
 
