@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Merge(Merge),
     /// Write a model or an adapter for llama.cpp (GGUF) or Ollama
     Export(Export),
+    /// Look at what a model is given and computes, to port or debug: token ids, logits, rendered conversations
+    Inspect(Inspect),
     /// Say whether this machine, and the Python stack on it, will train, and what mends what will not
     Doctor(Doctor),
     /// Dated sets of Python packages that work together: show, check, mend
@@ -267,6 +269,95 @@ impl ExportType {
             ExportType::Q8_0 => TensorType::Q8_0,
             ExportType::Q4_0 => TensorType::Q4_0,
         }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    #[command(subcommand)]
+    pub(crate) what: Inspected,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Inspected {
+    /// Write the logits behind every token of some lists of token ids
+    Logits(Logits),
+    /// Print the token ids of a text, as a JSON list
+    Tokenize(Tokenize),
+    /// Print a conversation as the chat template renders it, and nothing else
+    Template(Template),
+}
+
+#[derive(Args)]
+pub(crate) struct Logits {
+    /// A model folder (config.json, safetensors), or a run folder such as runs/quickstart
+    pub(crate) model: PathBuf,
+
+    /// A JSON file with a list of lists of token ids, such as [[1, 15, 8], [1, 7]]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: PathBuf,
+
+    /// The safetensors file to write: logits_0, logits_1, ..., each (tokens, vocabulary) in f32
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+
+    /// An adapter folder; a run folder brings its own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+
+    /// Where to compute; auto takes a GPU if one can be used
+    #[arg(long, value_enum, default_value_t = Place::Auto)]
+    pub(crate) device: Place,
+
+    /// What weights are held in; without it, as they are stored. A GPU computes in bf16, the CPU in f32
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    pub(crate) dtype: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Tokenize {
+    /// A model folder with tokenizer.json, or a run folder such as runs/quickstart
+    pub(crate) model: PathBuf,
+
+    /// The text
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) text: String,
+
+    /// Print the tokens as the vocabulary spells them, not their ids
+    #[arg(long)]
+    pub(crate) tokens: bool,
+
+    /// Leave out the special tokens that the tokenizer adds, often one at the start
+    #[arg(long)]
+    pub(crate) no_special_tokens: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Template {
+    /// A model folder with a chat template, a run folder, or a template file such as chat_template.jinja
+    #[arg(value_name = "MODEL|FILE.jinja")]
+    pub(crate) source: PathBuf,
+
+    /// A JSON file: a list of messages, or an object with messages, perhaps tools, and further variables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conversation: PathBuf,
+
+    /// End with the beginning of an answer
+    #[arg(long)]
+    pub(crate) add_generation_prompt: bool,
+
+    /// Set a variable of the template, such as --set enable_thinking=false; the value is JSON, or else text
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value, allow_hyphen_values = true)]
+    pub(crate) set: Vec<(String, serde_json::Value)>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, serde_json::Value), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            Ok((key.trim().to_owned(), value))
+        }
+        _ => Err("write it as KEY=VALUE, such as enable_thinking=false".to_owned()),
     }
 }
 

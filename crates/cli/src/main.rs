@@ -10,6 +10,7 @@
 //! doctor/    what the engine and the planner tell the doctor, and what it fetches
 //! self_test/ each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
+//! inspect/   what a model is given and computes, for those who port or debug
 //! threads    how many the work is given to        curve      a metric over a run of any length
 //! ```
 
@@ -22,6 +23,7 @@ mod eval;
 mod export;
 mod generate;
 mod hub;
+mod inspect;
 mod merge;
 mod plan;
 mod report;
@@ -61,6 +63,7 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Stack(arguments) => {

@@ -12,6 +12,7 @@ mod doctor;
 mod export;
 mod hostile;
 mod hub;
+mod inspecting;
 mod memory;
 mod place;
 mod plan;
