@@ -20,6 +20,7 @@ pub mod trained;
 
 pub mod generate;
 
+mod dense;
 pub mod export;
 pub mod merge;
 

@@ -1,4 +1,7 @@
 //! Merging an adapter into its base: `W + s B A`, tensor by tensor, so that a 7B model passes through a laptop.
+//!
+//! A base that bitsandbytes quantized is merged into its dequantized values, which are what the adapter was trained on, and
+//! the result is dense: quantized again, most of what an adapter changes would be rounded away.
 
 use std::io;
 use std::path::Path;
@@ -8,12 +11,12 @@ use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::matmul::{self, Output};
-use half::{bf16, f16};
 use safetensors::Dtype;
 
 use crate::adapter;
-use crate::checkpoint::{Checkpoint, Stored};
+use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
+use crate::dense;
 use crate::error::{Error, Result};
 use crate::export::{self, Entry};
 use crate::lora::Lora;
@@ -54,20 +57,8 @@ fn merge_in_shards(
     }
     let config = ModelConfig::load(base)?;
     let checkpoint = Checkpoint::open(base)?;
-    if checkpoint.names().any(|name| name.contains(".quant_state.")) {
-        return Err(Error::input(
-            format!("'{}' is quantized to 4 bits", base.display()),
-            "merge into the model it was quantized from: its weights are exact",
-        ));
-    }
     // A base that lacks what the adapter adds to, or has it in another shape, is another model.
-    for layer in 0..config.num_hidden_layers {
-        for linear in Linear::ALL {
-            let (rows, cols) = linear.shape(&config);
-            let name = format!("model.layers.{layer}.{}.weight", linear.path());
-            checkpoint.expect(&name, &[rows, cols])?;
-        }
-    }
+    let tensors = dense::tensors(&config, &checkpoint)?;
     // The adapter's size is found as a run's is: by reading it on `plan` first.
     let plan = Device::plan_for(Kind::Cpu);
     let _planned = adapter::read(&plan, &config, adapter_folder)?;
@@ -81,32 +72,26 @@ fn merge_in_shards(
         )
     })?;
     let mut entries = Vec::new();
-    for name in checkpoint.names() {
-        let Some(stored) = checkpoint.get(name) else { continue };
-        let dtype = match stored.dtype {
-            Dtype::F32 => "F32",
+    for tensor in &tensors {
+        let dtype = match tensor.dtype {
             Dtype::BF16 => "BF16",
             Dtype::F16 => "F16",
-            other => {
-                return Err(Error::input(
-                    format!("{name} in '{}' holds {other:?}", stored.file.display()),
-                    "weights are read from F32, BF16 and F16",
-                ));
-            }
+            _ => "F32",
         };
-        let lora = matrices(&adapter.layers, name);
+        let lora = matrices(&adapter.layers, tensor.name);
         let device = device.clone();
         let bytes = move || match lora {
             // What nothing is added to is copied as it is.
-            None => Ok(stored.bytes.to_vec()),
-            Some(lora) => merged(&device, stored, name, lora, scale)
+            None => tensor.bytes().map_err(|error| io::Error::other(error.to_string())),
+            Some(lora) => merged(&device, tensor, lora, scale)
                 .map_err(|error| io::Error::other(error.to_string())),
         };
-        let shape = stored.shape.to_vec();
-        entries.push(Entry { name: name.to_owned(), dtype, shape, bytes: Box::new(bytes) });
+        let (name, shape) = (tensor.name.to_owned(), tensor.shape.clone());
+        entries.push(Entry { name, dtype, shape, bytes: Box::new(bytes) });
     }
     export::write_model(out, &entries, max_shard_bytes)?;
-    copy_companions(base, out)
+    copy_companions(base, out)?;
+    dense::forget_quantization(out)
 }
 
 /// Copies config, tokenizer and template.
@@ -138,23 +123,17 @@ fn matrices<'a>(layers: &'a [[Option<Lora>; 7]], name: &str) -> Option<&'a Lora>
 /// `W + s B A`, computed in f32 and rounded once, in the type of W.
 fn merged(
     device: &Device,
-    stored: Stored<'_>,
-    name: &str,
+    tensor: &dense::Tensor<'_>,
     lora: &Lora,
     scale: f32,
 ) -> Result<Vec<u8>> {
-    let mut values = vec![0f32; stored.shape.iter().product()];
-    stored.to_f32(name, &mut values)?;
+    let mut values = tensor.values()?;
     // B A = A^T's product with B: the gradient of an input with B as the gradient of the output.
     let mut delta =
         device.scratch((lora.b.rows(), lora.a.cols()), DType::F32, Category::Workspace)?;
     matmul::backward_input(lora.b.view(), lora.a.view(), scale, Output::Write, delta.view_mut())?;
     values.iter_mut().zip(delta.as_slice::<f32>()).for_each(|(value, delta)| *value += delta);
-    Ok(match stored.dtype {
-        Dtype::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    })
+    Ok(tensor.encode(&values))
 }
 
 #[cfg(test)]
