@@ -14,7 +14,7 @@ use engine::ops::adamw::{self, Hyper, Rule, State};
 use engine::ops::attention::{self, Heads, Kernel, Segment, Segments};
 use engine::ops::linear_logps::{self, Items};
 use engine::ops::matmul::{self, Output};
-use engine::ops::nf4::{self, Quantized, Scales};
+use engine::ops::nf4::{self, CodeBook, Quantized, Scales};
 use engine::random::Stream;
 use engine::tensor::Tensor;
 
@@ -103,7 +103,8 @@ fn gemm(device: &Device) -> Engine<Outcome> {
 fn nf4(device: &Device) -> Engine<Outcome> {
     let shape = (256, 512);
     let (x, mut y) = (random(device, shape, 4)?, random(device, shape, 5)?);
-    let mut quantized = Quantized::new(device, shape.into(), nf4::BLOCK_SIZE, false)?;
+    let mut quantized =
+        Quantized::new(device, shape.into(), CodeBook::Nf4, nf4::BLOCK_SIZE, false)?;
     nf4::quantize(x.view(), &mut quantized)?;
     nf4::dequantize(&quantized, y.view_mut())?;
     let absmax: Vec<f32> = match &quantized.scales {

@@ -2,6 +2,7 @@
 //! where none is enough alone, all of them together, the cheapest first.
 
 use serde::Serialize;
+use models::weights::stored_form;
 use train::error::Result;
 use train::fit::{self, Found};
 use train::inputs::{Inputs, Moment};
@@ -88,8 +89,13 @@ impl Kind {
                 })
             }
             Kind::Nf4 => {
-                let none = recipe.model.quantization == Quantization::None;
-                (recipe.adapter.is_some() && none).then(|| {
+                // What is stored quantized stays as it is stored.
+                let wider = stored_form(&inputs.checkpoint).is_none()
+                    && matches!(
+                        recipe.model.quantization,
+                        Quantization::None | Quantization::Int8
+                    );
+                (recipe.adapter.is_some() && wider).then(|| {
                     recipe.model.quantization = Quantization::Nf4;
                     "model.quantization=nf4".to_owned()
                 })

@@ -8,12 +8,12 @@ use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::lora::{LoraConfig, Targets};
-use models::weights::{Quantization, Storage};
+use models::weights::{Quantization, Storage, stored_form};
 
 use crate::error::{Error, Result};
 use crate::judge::{Prompts, beyond_vocabulary};
 use crate::recipe::adapter::TargetModules;
-use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use crate::recipe::model::{Dtype, Model as RecipeModel, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
 
@@ -53,6 +53,15 @@ impl Inputs {
         let checkpoint = Checkpoint::open(&folder)?;
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = lora_config(&recipe, &config)?;
+        if let (None, Some(form)) = (&lora, stored_form(&checkpoint)) {
+            return Err(Error::input(
+                format!(
+                    "no [adapter], and '{}' is stored as {form}: quantized weights cannot be trained",
+                    folder.display()
+                ),
+                "add an [adapter] table, or take the model in bf16",
+            ));
+        }
         let form = match recipe.objective.name {
             ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
             ObjectiveName::Dpo => Form::Paired,
@@ -141,12 +150,7 @@ impl Inputs {
 
     /// How the linear layers are held.
     pub fn quantization(&self) -> Quantization {
-        match self.recipe.model.quantization {
-            RecipeQuantization::None => Quantization::None,
-            RecipeQuantization::Nf4 => {
-                Quantization::Nf4 { double_quant: self.recipe.model.double_quant }
-            }
-        }
+        quantization(&self.recipe.model)
     }
 
     /// What the other weights are held in. What is trained is held in f32.
@@ -155,6 +159,17 @@ impl Inputs {
             Dtype::Bf16 if self.lora.is_some() => Storage::Bf16,
             _ => Storage::F32,
         }
+    }
+}
+
+/// How a recipe has linear layers held.
+pub fn quantization(model: &RecipeModel) -> Quantization {
+    let double_quant = model.double_quant;
+    match model.quantization {
+        RecipeQuantization::None => Quantization::None,
+        RecipeQuantization::Nf4 => Quantization::Nf4 { double_quant },
+        RecipeQuantization::Fp4 => Quantization::Fp4 { double_quant },
+        RecipeQuantization::Int8 => Quantization::Int8,
     }
 }
 

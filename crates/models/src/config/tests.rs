@@ -161,13 +161,7 @@ fn what_would_change_the_mathematics_is_refused() {
         json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}),
         expect![[r#"
         config.json: the weights are quantized by gptq
-          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
-    );
-    refused(
-        json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": true}}),
-        expect![[r#"
-        config.json: the weights are quantized by bitsandbytes in 8 bits
-          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
+          hint: Prospect reads bitsandbytes' nf4, fp4 and int8; take the model it was made from, in bf16, which model.quantization = "nf4" quantizes on load"#]],
     );
     refused(
         json!({"pretraining_tp": 2}),

@@ -132,13 +132,14 @@ impl<'a> Parts<'a> {
             self.wrong(message, AGAIN)
         })?;
         let Shape { rows, cols } = self.shape;
-        if state.quant_type != book.name() || state.shape != [rows, cols] {
-            let message = format!(
-                "is {} of shape {:?}, config.json asks for {:?}",
-                state.quant_type,
-                state.shape,
-                [rows, cols]
-            );
+        if state.quant_type != book.name() {
+            let (says, book) = (&state.quant_type, book.name());
+            let message = format!("has a quantization state of {book} that says {says}");
+            return Err(self.wrong(message, AGAIN));
+        }
+        if state.shape != [rows, cols] {
+            let message =
+                format!("is of shape {:?}, config.json asks for {:?}", state.shape, [rows, cols]);
             return Err(self.wrong(message, AGAIN));
         }
         if !state.blocksize.is_power_of_two() || !(32..=4096).contains(&state.blocksize) {

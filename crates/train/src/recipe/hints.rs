@@ -17,6 +17,7 @@ pub(super) const NAMES_ELSEWHERE: &[(&str, &str)] = &[
     ("eval_dataset", "data.eval"),
     ("eval_steps", "train.eval_every"),
     ("load_in_4bit", "model.quantization"),
+    ("load_in_8bit", "model.quantization"),
     ("logging_steps", "train.log_every"),
     ("lora_r", "adapter.r"),
     ("lora_target_modules", "adapter.target_modules"),
@@ -54,6 +55,7 @@ pub(super) const TABLES_ELSEWHERE: &[(&str, &str)] = &[
 /// What others call a value.
 pub(super) const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("4bit", "nf4"),
+    ("8bit", "int8"),
     ("adamw_bnb_8bit", "adamw_8bit"),
     ("adamw_torch", "adamw"),
     ("adamw_torch_fused", "adamw"),
@@ -64,6 +66,7 @@ pub(super) const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("float32", "f32"),
     ("fp32", "f32"),
     ("gpu", "cuda"),
+    ("llm_int8", "int8"),
     ("random", "shuffled"),
     ("sigmoid", "dpo"),
 ];

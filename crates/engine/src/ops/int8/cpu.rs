@@ -12,7 +12,8 @@ pub(super) fn quantize(x: &[f32], cols: usize, codes: &mut [i8], scb: &mut [f32]
     let rows = x.par_chunks(cols).zip(codes.par_chunks_mut(cols)).zip(scb);
     rows.for_each(|((x, codes), scb)| {
         *scb = x.iter().map(rounded).fold(0.0, |max: f32, x| max.max(x.abs()));
-        let factor = 127.0 / *scb;
+        // torch divides a number by a tensor in two steps.
+        let factor = (1.0 / *scb) * 127.0;
         for (x, code) in x.iter().zip(codes) {
             // In a row of zeros the product is not a number, which becomes 0.
             *code = (rounded(x) * factor).round_ties_even() as i8;

@@ -41,7 +41,7 @@ extern "C" __global__ void int8_quantize(const bf16 *x, u32 cols, i8 *codes, flo
     for (u32 at = threadIdx.x; at < cols; at += 256) max = fmaxf(max, fabsf(rounded(x[row + at])));
     max = block_max<256>(max, shared);
     if (threadIdx.x == 0) scb[blockIdx.x] = max;
-    float factor = __fdiv_rn(127.0f, max);
+    float factor = __fmul_rn(__fdiv_rn(1.0f, max), 127.0f);
     for (u32 at = threadIdx.x; at < cols; at += 256) {
         // In a row of zeros the product is not a number, which becomes 0.
         codes[row + at] = i8(__float2int_rn(__fmul_rn(rounded(x[row + at]), factor)));

@@ -4,7 +4,7 @@
 //! * `x` (R, C) activations, row-major, rounded to f16 first, as bitsandbytes does
 //! * `scb` (R, 1) f32: the largest magnitude of each row; a magnitude beyond f16's 65504 makes it infinite, which who
 //!   reads a file refuses
-//! * codes (R, C) i8: `round(x * (127 / scb))`, ties to even; a row of zeros has codes 0
+//! * codes (R, C) i8: `round(x * (1 / scb * 127))`, ties to even; a row of zeros has codes 0
 //! * [`dequantize`]: `y = code * scb * (1 / 127)` in f32, multiplied from left to right and rounded once to activations, `y`
 //!   (R, C), overwritten. There is no backward: a quantized weight is frozen
 //!
