@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Write a model with an adapter merged into its weights
     Merge(Merge),
+    /// Look into models and files, and make them for tests
+    Inspect(crate::inspect::Inspect),
     /// Say whether this machine, and the Python stack on it, will train, and what mends what will not
     Doctor(Doctor),
     /// Dated sets of Python packages that work together: show, check, mend

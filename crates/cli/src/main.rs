@@ -9,6 +9,7 @@
 //! self_test  each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
 //! threads    how many the work is given to        curve      a metric over a run of any length
+//! inspect/   models and files from the inside
 //! ```
 
 mod args;
@@ -17,6 +18,7 @@ mod data;
 mod ending;
 mod eval;
 mod generate;
+mod inspect;
 mod merge;
 mod plan;
 mod report;
@@ -56,6 +58,7 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
         Command::Doctor(arguments) => self_test::doctor(arguments),
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))

@@ -23,6 +23,7 @@ pub mod generate;
 mod dense;
 pub mod export;
 pub mod merge;
+pub mod quantize;
 
 #[cfg(test)]
 mod testing;

@@ -114,7 +114,7 @@ impl Writer<'_> {
 
 /// Python's `repr` of a float: the shortest digits that read back the same, with an exponent
 /// below 1e-4 and from 1e16 on.
-pub(super) fn float_repr(float: f64) -> String {
+pub fn float_repr(float: f64) -> String {
     let scientific = format!("{float:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);

@@ -18,6 +18,7 @@ use minijinja::{Environment, ErrorKind, context};
 use serde_json::{Map, Value};
 
 pub use clock::Moment;
+pub use json::float_repr;
 
 use crate::confined::confined;
 use crate::error::{Error, Result};
