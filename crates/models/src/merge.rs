@@ -121,12 +121,7 @@ fn matrices<'a>(layers: &'a [[Option<Lora>; 7]], name: &str) -> Option<&'a Lora>
 }
 
 /// `W + s B A`, computed in f32 and rounded once, in the type of W.
-fn merged(
-    device: &Device,
-    tensor: &dense::Tensor<'_>,
-    lora: &Lora,
-    scale: f32,
-) -> Result<Vec<u8>> {
+fn merged(device: &Device, tensor: &dense::Tensor<'_>, lora: &Lora, scale: f32) -> Result<Vec<u8>> {
     let mut values = tensor.values()?;
     // B A = A^T's product with B: the gradient of an input with B as the gradient of the output.
     let mut delta =

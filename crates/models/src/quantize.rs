@@ -67,9 +67,7 @@ pub fn quantize(input: &Path, request: &Request<'_>, out: &Path) -> Result<Writt
         written.before += stored.bytes.len();
         let skipped = request.skip.iter().any(|word| name.contains(word.as_str()));
         let shape = match stored.shape {
-            [rows, cols] if name.ends_with("weight") && !skipped => {
-                Shape::from((*rows, *cols))
-            }
+            [rows, cols] if name.ends_with("weight") && !skipped => Shape::from((*rows, *cols)),
             _ => Shape::from((0, 0)),
         };
         if shape.is_empty() {

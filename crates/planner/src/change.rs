@@ -1,8 +1,8 @@
 //! The smallest changes of a recipe that make its run fit: each kind of change alone, from its mildest form on; and
 //! where none is enough alone, all of them together, the cheapest first.
 
-use serde::Serialize;
 use models::weights::stored_form;
+use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found};
 use train::inputs::{Inputs, Moment};
@@ -91,10 +91,7 @@ impl Kind {
             Kind::Nf4 => {
                 // What is stored quantized stays as it is stored.
                 let wider = stored_form(&inputs.checkpoint).is_none()
-                    && matches!(
-                        recipe.model.quantization,
-                        Quantization::None | Quantization::Int8
-                    );
+                    && matches!(recipe.model.quantization, Quantization::None | Quantization::Int8);
                 (recipe.adapter.is_some() && wider).then(|| {
                     recipe.model.quantization = Quantization::Nf4;
                     "model.quantization=nf4".to_owned()

@@ -10,8 +10,7 @@ use crate::error::{Error, Result};
 /// An error that names the first tensor, by name, with a value that is infinite or not a number.
 pub fn check(checkpoint: &Checkpoint) -> Result<()> {
     let names: Vec<&str> = checkpoint.names().collect();
-    let found: Vec<Option<usize>> =
-        names.par_iter().map(|name| first(checkpoint, name)).collect();
+    let found: Vec<Option<usize>> = names.par_iter().map(|name| first(checkpoint, name)).collect();
     let Some((name, at)) = names.iter().zip(found).find_map(|(name, at)| Some((name, at?))) else {
         return Ok(());
     };

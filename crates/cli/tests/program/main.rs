@@ -11,5 +11,6 @@ mod commands;
 mod hostile;
 mod memory;
 mod place;
+mod quantized;
 mod resuming;
 mod training;

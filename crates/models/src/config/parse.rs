@@ -6,8 +6,8 @@ use data::files;
 use engine::ops::gated_mlp::Activation;
 use serde_json::{Map, Value};
 
-use super::quantization::{foreign_method, instead_of};
 use super::families::{Bias, FAMILIES, Family, SLIDING_WINDOW, SUPPORTED, Window};
+use super::quantization::{foreign_method, instead_of};
 use super::{ModelConfig, Rope, RopeScaling};
 use crate::error::{Error, Result};
 

@@ -10,7 +10,10 @@ pub(super) fn foreign_method(quantization: &Map<String, Value>) -> Option<&str> 
         // The tensors of a bitsandbytes checkpoint say themselves how each of them is stored.
         Some("bitsandbytes" | "bitsandbytes_4bit" | "bitsandbytes_8bit") => None,
         Some(method) => Some(method),
-        None if ["load_in_4bit", "load_in_8bit"].iter().any(|key| quantization.contains_key(*key)) => {
+        None if ["load_in_4bit", "load_in_8bit"]
+            .iter()
+            .any(|key| quantization.contains_key(*key)) =>
+        {
             None
         }
         None => Some("?"),

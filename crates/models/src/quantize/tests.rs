@@ -29,7 +29,8 @@ fn a_file_in_fp4_is_that_of_bitsandbytes_to_the_byte() {
 }
 
 #[test]
-fn with_double_quantization_all_but_the_last_bits_of_the_mean_and_what_follows_from_them_is_the_same() {
+fn with_double_quantization_all_but_the_last_bits_of_the_mean_and_what_follows_from_them_is_the_same()
+ {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, quantized(CodeBook::Fp4, true)).unwrap();

@@ -27,10 +27,7 @@ pub(super) fn refuse(checkpoint: &Checkpoint) -> Result<()> {
     let found = checkpoint.names().find_map(|name| Some((name, method(name)?.1)));
     let Some((name, method)) = found else { return Ok(()) };
     Err(Error::input(
-        format!(
-            "'{}' is quantized by {method}: it holds {name}",
-            checkpoint.folder().display()
-        ),
+        format!("'{}' is quantized by {method}: it holds {name}", checkpoint.folder().display()),
         instead_of(method.split(' ').next().unwrap_or(method)),
     ))
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
-use engine::ops::nf4::{self, CodeBook, Quantized};
 use engine::ops::int8;
+use engine::ops::nf4::{self, CodeBook, Quantized};
 use engine::tensor::{Shape, Tensor, ViewMut};
 use half::bf16;
 use safetensors::tensor::Dtype;
@@ -73,16 +73,12 @@ impl Quantization {
             Ok(Weight::FourBit(Box::new(held)))
         };
         match self {
-            Quantization::None => Ok(Weight::Dense(device.persistent(
-                shape,
-                storage.dtype(),
-                Category::Weights,
-            )?)),
+            Quantization::None => {
+                Ok(Weight::Dense(device.persistent(shape, storage.dtype(), Category::Weights)?))
+            }
             Quantization::Nf4 { double_quant } => four_bit(CodeBook::Nf4, double_quant),
             Quantization::Fp4 { double_quant } => four_bit(CodeBook::Fp4, double_quant),
-            Quantization::Int8 => {
-                Ok(Weight::Int8(Box::new(int8::Quantized::new(device, shape)?)))
-            }
+            Quantization::Int8 => Ok(Weight::Int8(Box::new(int8::Quantized::new(device, shape)?))),
         }
     }
 }

@@ -66,6 +66,7 @@ pub(super) const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("float32", "f32"),
     ("fp32", "f32"),
     ("gpu", "cuda"),
+    ("int4", "nf4"),
     ("llm_int8", "int8"),
     ("random", "shuffled"),
     ("sigmoid", "dpo"),
