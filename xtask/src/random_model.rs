@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use engine::ops::nf4::{BLOCK_SIZE, NESTED_BLOCK_SIZE, tables};
+use engine::ops::nf4::{BLOCK_SIZE, CodeBook, NESTED_BLOCK_SIZE, tables};
 use engine::random::philox;
 use models::export::{Entry, MAX_SHARD_BYTES, write_model};
 use planner::shapes::Shape;
@@ -12,21 +12,23 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 const USAGE: &str = "\
-usage: cargo xtask random-model --shape SHAPE [--format nf4|bf16] [--tokenizer FOLDER] [--layers N] OUT
+usage: cargo xtask random-model --shape SHAPE [--format nf4|fp4|int8|bf16] [--tokenizer FOLDER] [--layers N] OUT
 
   SHAPE   tiny 1b 3b 7b 8b 13b 20b 32b 70b
-  nf4     as bitsandbytes stores it, double-quantized (the default); bf16 as Hugging Face does";
+  nf4     as bitsandbytes stores it, double-quantized (the default), and so fp4; int8 as it stores that; bf16 as
+          Hugging Face does";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
-    Nf4,
+    FourBit(CodeBook),
+    Int8,
     Bf16,
 }
 
 /// Writes a checkpoint.
 pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     let (mut shape, mut format, mut tokenizer, mut layers, mut out) =
-        (None, Format::Nf4, None, None, None);
+        (None, Format::FourBit(CodeBook::Nf4), None, None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().copied().ok_or_else(|| USAGE.to_owned());
@@ -40,9 +42,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
             }
             "--format" => {
                 format = match value()? {
-                    "nf4" => Format::Nf4,
+                    "int8" => Format::Int8,
                     "bf16" => Format::Bf16,
-                    _ => return Err(USAGE.to_owned()),
+                    name => Format::FourBit(CodeBook::named(name).ok_or(USAGE)?),
                 }
             }
             "--tokenizer" => tokenizer = Some(value()?),
@@ -90,7 +92,8 @@ fn entries(shape: &Shape, layers: usize, format: Format) -> Vec<Entry<'static>> 
         for (path, rows, cols) in linears {
             match format {
                 Format::Bf16 => all.push(table(name(path), rows, cols)),
-                Format::Nf4 => all.extend(nf4(&name(path), rows, cols)),
+                Format::FourBit(book) => all.extend(four_bit(&name(path), book, rows, cols)),
+                Format::Int8 => all.extend(int8(&name(path), rows, cols)),
             }
         }
         all.push(ones(name("post_attention_layernorm"), c));
@@ -154,14 +157,14 @@ fn table(name: String, rows: usize, cols: usize) -> Entry<'static> {
 }
 
 /// Codes and scales as bitsandbytes stores them: uniform codes whose scale makes the weights' standard deviation about 0.02.
-fn nf4(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
+fn four_bit(name: &str, book: CodeBook, rows: usize, cols: usize) -> Vec<Entry<'static>> {
     let blocks = (rows * cols).div_ceil(BLOCK_SIZE);
     let nested = blocks.div_ceil(NESTED_BLOCK_SIZE);
     let part = |suffix: &str| format!("{name}{suffix}");
     let codes = key(&part(""));
     let f32s = |values: Vec<f32>| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let state = json!({
-        "quant_type": "nf4", "blocksize": BLOCK_SIZE, "dtype": "bfloat16", "shape": [rows, cols],
+        "quant_type": book.name(), "blocksize": BLOCK_SIZE, "dtype": "bfloat16", "shape": [rows, cols],
         "nested_blocksize": NESTED_BLOCK_SIZE, "nested_dtype": "float32", "nested_offset": 0.035,
     })
     .to_string()
@@ -176,7 +179,22 @@ fn nf4(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
         entry(part(".nested_quant_map"), "F32", vec![256], move || {
             f32s(tables::dynamic_signed().to_vec())
         }),
-        entry(part(".quant_map"), "F32", vec![16], move || f32s(tables::NF4.to_vec())),
-        entry(part(".quant_state.bitsandbytes__nf4"), "U8", vec![length], move || state.clone()),
+        entry(part(".quant_map"), "F32", vec![16], move || f32s(book.values().to_vec())),
+        entry(part(&format!(".quant_state.bitsandbytes__{}", book.name())), "U8", vec![length], {
+            move || state.clone()
+        }),
+    ]
+}
+
+/// Codes and scales as bitsandbytes stores them in 8 bits: uniform codes of the same standard deviation.
+fn int8(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
+    let codes = key(name);
+    let module = name.trim_end_matches(".weight");
+    vec![
+        entry(name.to_owned(), "I8", vec![rows, cols], move || random_bytes(codes, rows * cols)),
+        entry(format!("{module}.SCB"), "F32", vec![rows], move || {
+            0.035f32.to_le_bytes().repeat(rows)
+        }),
+        entry(format!("{module}.weight_format"), "U8", vec![], || vec![0]),
     ]
 }

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Merge(Merge),
     /// Write a model or an adapter for llama.cpp (GGUF) or Ollama
     Export(Export),
-    /// Look at what a model is given and computes, to port or debug: token ids, logits, rendered conversations
+    /// Look at what a model is given and computes, to port or debug: token ids, logits, rendered conversations, 4-bit codes
     Inspect(Inspect),
     /// Say whether this machine, and the Python stack on it, will train, and what mends what will not
     Doctor(Doctor),
@@ -286,6 +286,8 @@ pub(crate) enum Inspected {
     Tokenize(Tokenize),
     /// Print a conversation as the chat template renders it, and nothing else
     Template(Template),
+    /// Quantize a safetensors file to 4 bits, in bitsandbytes' layout and names
+    Quantize(crate::inspect::quantize::Quantize),
 }
 
 #[derive(Args)]

@@ -30,6 +30,10 @@ pub(crate) const MODELS: [&str; 9] = [
     "sharded",
 ];
 
+/// Models of fixtures/models as bitsandbytes stores them, and one in f16.
+pub(crate) const STORED: [&str; 5] =
+    ["bnb_fp4", "bnb_fp4_dq", "bnb_nf4_dynamic", "bnb_int8", "llama_f16"];
+
 /// A path under fixtures/.
 pub(crate) fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)

@@ -3,6 +3,8 @@
 //! A weight is *visited*: [`Weight::visit`] hands out its values as the device's products take them for as long as a
 //! layer needs them, from where they are or converted into the step's stack. Gradients of all weights are a [`Weights`] of their own.
 
+mod bitsandbytes;
+mod foreign;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -11,12 +13,14 @@ use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::nf4::Quantized;
-use engine::ops::{cast, nf4};
+use engine::ops::{cast, int8, nf4};
 use engine::tensor::{Tensor, View};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
 
+pub(crate) use bitsandbytes::read as read_quantized;
+pub use bitsandbytes::{is_codes, stored_form};
 pub use load::{Quantization, Storage, load, load_beside};
 
 /// The linear layers of a block.
@@ -87,8 +91,10 @@ impl Linear {
 pub enum Weight {
     /// f32 or bf16.
     Dense(Tensor),
-    /// 4 bits.
-    Nf4(Box<Quantized>),
+    /// 4 bits, nf4 or fp4.
+    FourBit(Box<Quantized>),
+    /// 8 bits with a scale a row.
+    Int8(Box<int8::Quantized>),
 }
 
 /// A weight's values for a while.
@@ -125,10 +131,16 @@ impl Weight {
     pub fn visit(&self, device: &Device) -> Result<Visited<'_>> {
         Ok(match self {
             Weight::Dense(tensor) => Visited::of(tensor.view())?,
-            Weight::Nf4(quantized) => {
+            Weight::FourBit(quantized) => {
                 let dtype = device.activations();
                 let mut values = device.scratch(quantized.shape, dtype, Category::Workspace)?;
                 nf4::dequantize(quantized, values.view_mut())?;
+                Visited::Copied(values)
+            }
+            Weight::Int8(quantized) => {
+                let dtype = device.activations();
+                let mut values = device.scratch(quantized.shape(), dtype, Category::Workspace)?;
+                int8::dequantize(quantized, values.view_mut())?;
                 Visited::Copied(values)
             }
         })
@@ -138,7 +150,7 @@ impl Weight {
     pub fn dense_mut(&mut self) -> Option<&mut Tensor> {
         match self {
             Weight::Dense(tensor) => Some(tensor),
-            Weight::Nf4(_) => None,
+            Weight::FourBit(_) | Weight::Int8(_) => None,
         }
     }
 }

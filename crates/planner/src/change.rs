@@ -1,6 +1,7 @@
 //! The smallest changes of a recipe that make its run fit: each kind of change alone, from its mildest form on; and
 //! where none is enough alone, all of them together, the cheapest first.
 
+use models::weights::stored_form;
 use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found};
@@ -88,8 +89,10 @@ impl Kind {
                 })
             }
             Kind::Nf4 => {
-                let none = recipe.model.quantization == Quantization::None;
-                (recipe.adapter.is_some() && none).then(|| {
+                // What is stored quantized stays as it is stored.
+                let wider = inputs.checkpoint.as_ref().and_then(stored_form).is_none()
+                    && matches!(recipe.model.quantization, Quantization::None | Quantization::Int8);
+                (recipe.adapter.is_some() && wider).then(|| {
                     recipe.model.quantization = Quantization::Nf4;
                     "model.quantization=nf4".to_owned()
                 })

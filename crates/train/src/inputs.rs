@@ -8,12 +8,12 @@ use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::lora::{LoraConfig, Targets};
-use models::weights::{Quantization, Storage};
+use models::weights::{Quantization, Storage, stored_form};
 
 use crate::error::{Error, Result};
 use crate::judge::{Prompts, beyond_vocabulary};
 use crate::recipe::adapter::TargetModules;
-use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use crate::recipe::model::{Dtype, Model as RecipeModel, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
 use crate::recipe::training::Train;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
@@ -130,6 +130,15 @@ impl Inputs {
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = lora_config(&recipe, &config)?;
         let form = form(recipe.objective.name);
+        if let (None, Some(form)) = (&lora, checkpoint.as_ref().and_then(stored_form)) {
+            return Err(Error::input(
+                format!(
+                    "no [adapter], and '{}' is stored as {form}: quantized weights cannot be trained",
+                    folder.display()
+                ),
+                "add an [adapter] table, or take the model in bf16",
+            ));
+        }
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
         let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
         let eval = match recipe.data.eval.as_slice() {
@@ -216,12 +225,7 @@ impl Inputs {
 
     /// How the linear layers are held.
     pub fn quantization(&self) -> Quantization {
-        match self.recipe.model.quantization {
-            RecipeQuantization::None => Quantization::None,
-            RecipeQuantization::Nf4 => {
-                Quantization::Nf4 { double_quant: self.recipe.model.double_quant }
-            }
-        }
+        quantization(&self.recipe.model)
     }
 
     /// What the other weights are held in. What is trained is held in f32.
@@ -239,6 +243,17 @@ fn form(objective: ObjectiveName) -> Form {
         ObjectiveName::Sft => Form::Sft,
         name if name.has_pairs() => Form::Paired,
         _ => Form::Unpaired,
+    }
+}
+
+/// How a recipe has linear layers held.
+pub fn quantization(model: &RecipeModel) -> Quantization {
+    let double_quant = model.double_quant;
+    match model.quantization {
+        RecipeQuantization::None => Quantization::None,
+        RecipeQuantization::Nf4 => Quantization::Nf4 { double_quant },
+        RecipeQuantization::Fp4 => Quantization::Fp4 { double_quant },
+        RecipeQuantization::Int8 => Quantization::Int8,
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use ::train::checkpoint;
 use ::train::error::{Error, Result};
+use ::train::inputs;
 use ::train::recipe::Recipe;
-use ::train::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use ::train::recipe::model::Dtype;
 use models::checkpoint::Checkpoint;
 use models::weights::{Quantization, Storage};
 
@@ -58,12 +59,7 @@ impl Source {
             return Ok(());
         }
         self.model = hub::model(&recipe.model.path)?;
-        self.quantization = match recipe.model.quantization {
-            RecipeQuantization::None => Quantization::None,
-            RecipeQuantization::Nf4 => {
-                Quantization::Nf4 { double_quant: recipe.model.double_quant }
-            }
-        };
+        self.quantization = inputs::quantization(&recipe.model);
         self.storage = Some(match recipe.model.dtype {
             Dtype::F32 => Storage::F32,
             Dtype::Bf16 => Storage::Bf16,

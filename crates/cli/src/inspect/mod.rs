@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! logits    every token's logits, into a file      tokenize  a text as token ids
-//! template  a conversation as text
+//! template  a conversation as text                 quantize  a file's matrices in 4 bits
 //! ```
 
 mod logits;
+pub(crate) mod quantize;
 mod template;
 mod tokenize;
 
@@ -20,5 +21,6 @@ pub(crate) fn run(arguments: &args::Inspect) -> Result<Done> {
         Inspected::Logits(arguments) => logits::run(arguments),
         Inspected::Tokenize(arguments) => tokenize::run(arguments),
         Inspected::Template(arguments) => template::run(arguments),
+        Inspected::Quantize(arguments) => quantize::run(arguments),
     }
 }

@@ -64,9 +64,8 @@ fn header(run: &Run<'_>) -> String {
         None if run.recipe.is_empty() => String::new(),
         None => "all weights".to_owned(),
     });
-    if key(run, "model", "quantization") == Some("nf4") {
-        facts.push("nf4".to_owned());
-    }
+    let quantization = key(run, "model", "quantization").filter(|form| *form != "none");
+    facts.extend(quantization.map(str::to_owned));
     facts.retain(|fact| !fact.is_empty());
     let facts: Vec<String> =
         facts.iter().map(|fact| format!("<span>{}</span>", escape(fact))).collect();

@@ -7,7 +7,7 @@ use engine::memory::arena::Category;
 use engine::ops::adamw::{self, Hyper, Rule, State};
 use engine::ops::attention::{self, Heads, Kernel, Segment, Segments};
 use engine::ops::matmul::{self, Output};
-use engine::ops::nf4::{self, Quantized, Scales};
+use engine::ops::nf4::{self, CodeBook, Quantized, Scales};
 
 use super::{Bench, Outcome, Tested, dot, get, words};
 
@@ -64,7 +64,8 @@ pub(super) fn nf4(bench: &Bench) -> Tested<Outcome> {
     let shape = (256, 512);
     let (x, mut y) = (bench.normals(shape, 4)?, bench.normals(shape, 5)?);
     let mut quantized =
-        Quantized::new(&bench.device, shape.into(), nf4::BLOCK_SIZE, false).map_err(words)?;
+        Quantized::new(&bench.device, shape.into(), CodeBook::Nf4, nf4::BLOCK_SIZE, false)
+            .map_err(words)?;
     nf4::quantize(x.view(), &mut quantized).map_err(words)?;
     nf4::dequantize(&quantized, y.view_mut()).map_err(words)?;
     let absmax = match &quantized.scales {

@@ -16,5 +16,6 @@ mod inspecting;
 mod memory;
 mod place;
 mod plan;
+mod quantized;
 mod resuming;
 mod training;

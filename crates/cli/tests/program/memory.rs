@@ -26,6 +26,8 @@ fn the_planned_peak_is_the_peak() {
             "recipe.toml",
             "--set model.quantization=nf4 --set model.double_quant=false".to_owned(),
         ),
+        ("fp4", "recipe.toml", "--set model.quantization=fp4".to_owned()),
+        ("int8", "recipe.toml", "--set model.quantization=int8".to_owned()),
         ("bf16", "recipe.toml", "--set model.dtype=bf16".to_owned()),
         ("adamw_8bit", "recipe.toml", "--set optimizer.name=adamw_8bit".to_owned()),
         ("split", "recipe.toml", "--set train.token_budget=40".to_owned()),

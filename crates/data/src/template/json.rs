@@ -155,7 +155,7 @@ fn number(value: &Value) -> String {
 
 /// Python's `repr` of a float: the shortest digits that read back the same, with an exponent
 /// below 1e-4 and from 1e16 on.
-pub(super) fn float_repr(float: f64) -> String {
+pub fn float_repr(float: f64) -> String {
     let scientific = format!("{float:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else {
         return scientific.to_lowercase(); // nan, inf

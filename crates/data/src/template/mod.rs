@@ -32,6 +32,7 @@ use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
 pub use clock::Moment;
+pub use json::float_repr;
 
 use environment::{Raised, environment};
 

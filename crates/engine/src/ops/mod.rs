@@ -8,6 +8,7 @@ pub mod embedding;
 pub mod rms_norm;
 
 pub mod cast;
+pub mod int8;
 pub mod matmul;
 pub mod nf4;
 
@@ -38,6 +39,7 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &matmul::cuda::BACKWARD_INPUT,
         &matmul::cuda::BACKWARD_WEIGHT,
         &nf4::cuda::MODULE,
+        &int8::cuda::MODULE,
         &rope::cuda::MODULE,
         &add::cuda::MODULE,
         &gated_mlp::cuda::MODULE,

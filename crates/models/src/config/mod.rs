@@ -5,6 +5,7 @@
 
 mod families;
 mod parse;
+pub(crate) mod quantization;
 mod rope;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use engine::ops::gated_mlp::Activation;
 use serde_json::{Map, Value};
 
 use super::families::{Bias, FAMILIES, Family, SLIDING_WINDOW, SUPPORTED, Window};
+use super::quantization::{foreign_method, instead_of};
 use super::{ModelConfig, Rope, RopeScaling};
 use crate::error::{Error, Result};
 
@@ -161,22 +162,13 @@ impl Source {
         self.check_quantization()
     }
 
-    /// The tensors of a 4-bit checkpoint say themselves how they are stored; of other methods the names alone
-    /// would be understood.
+    /// Of other methods than bitsandbytes the names of tensors alone would be understood.
     fn check_quantization(&self) -> Result<()> {
         let Some(Value::Object(quantization)) = self.fields.get("quantization_config") else {
             return Ok(());
         };
-        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("?");
-        let text = match (method, quantization.get("load_in_8bit")) {
-            ("bitsandbytes", Some(Value::Bool(true))) => "bitsandbytes in 8 bits",
-            ("bitsandbytes", _) => return Ok(()),
-            (method, _) => method,
-        };
-        Err(self.wrong(
-            format!("the weights are quantized by {text}"),
-            "Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = \"nf4\" quantizes on load",
-        ))
+        let Some(method) = foreign_method(quantization) else { return Ok(()) };
+        Err(self.wrong(format!("the weights are quantized by {method}"), instead_of(method)))
     }
 
     fn family(&self) -> Result<&'static Family> {

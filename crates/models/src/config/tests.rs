@@ -161,14 +161,26 @@ fn what_would_change_the_mathematics_is_refused() {
         json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}),
         expect![[r#"
         config.json: the weights are quantized by gptq
-          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
+          hint: Prospect reads bitsandbytes' nf4, fp4 and int8; take the model it was made from, in bf16, which model.quantization = "nf4" quantizes on load"#]],
     );
     refused(
-        json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": true}}),
+        json!({"quantization_config": {"quant_method": "mxfp4"}}),
         expect![[r#"
-        config.json: the weights are quantized by bitsandbytes in 8 bits
-          hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
+        config.json: the weights are quantized by mxfp4
+          hint: Prospect reads bitsandbytes' nf4, fp4 and int8; save it dense by `AutoModelForCausalLM.from_pretrained(..., quantization_config=Mxfp4Config(dequantize=True))`, or take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
     );
+    refused(
+        json!({"quantization_config": {"bits": 4}}),
+        expect![[r#"
+        config.json: the weights are quantized by ?
+          hint: Prospect reads bitsandbytes' nf4, fp4 and int8; take the model it was made from, in bf16, which model.quantization = "nf4" quantizes on load"#]],
+    );
+    for quantization in [
+        json!({"quant_method": "bitsandbytes", "load_in_8bit": true}),
+        json!({"load_in_4bit": true}), // as folders of 2023 say it
+    ] {
+        read(json!({"quantization_config": quantization})).unwrap();
+    }
     refused(
         json!({"pretraining_tp": 2}),
         expect![[r#"

@@ -17,6 +17,7 @@ use super::write::{self, Entry};
 use super::{quantize, vocabulary};
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::ModelConfig;
+use crate::dense;
 use crate::error::{Error, Result};
 use crate::merge::Merging;
 
@@ -55,16 +56,13 @@ pub fn export(
     }
     keys.extend(it.keys(&config));
     keys.extend(vocabulary::keys(&tokenizer, &config)?);
-    let merging = Merging::open(base, &config, &checkpoint, adapter)?;
+    let merging = Merging::open(&config, adapter)?;
+    let tensors = dense::tensors(&config, &checkpoint)?;
     let mut notes = Vec::new();
     let failed = RefCell::new(None);
     let mut entries = Vec::new();
-    for name in checkpoint.names() {
-        let Some(stored) = checkpoint.get(name) else { continue };
-        if let Some(entry) = entry(it, &config, &merging, name, stored, kind, &failed, &mut notes)?
-        {
-            entries.push(entry);
-        }
+    for tensor in &tensors {
+        entries.extend(entry(it, &config, &merging, tensor, kind, &failed, &mut notes)?);
     }
     if let Some(factors) = architecture::rope_factors(&config) {
         entries.push(Entry {
@@ -128,12 +126,12 @@ fn entry<'a>(
     it: &Architecture,
     config: &ModelConfig,
     merging: &'a Merging,
-    name: &'a str,
-    stored: Stored<'a>,
+    tensor: &'a dense::Tensor<'a>,
     kind: TensorType,
     failed: &'a RefCell<Option<Error>>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Entry<'a>>> {
+    let name = tensor.name;
     // What config.json says as well: the rotary frequencies, and a head that is the embedding table.
     if name.ends_with("rotary_emb.inv_freq")
         || (name == "lm_head.weight" && config.tie_word_embeddings)
@@ -142,16 +140,16 @@ fn entry<'a>(
     }
     let Some(known) = it.tensor(name) else {
         return Err(Error::input(
-            format!("'{}' holds {name}, for which GGUF has no name", stored.file.display()),
+            format!("the model holds {name}, for which GGUF has no name"),
             "config.json and the safetensors belong to different models",
         ));
     };
-    let (rows, cols) = match *stored.shape {
+    let (rows, cols) = match *tensor.shape {
         [rows] => (rows, 1),
         [rows, cols] => (rows, cols),
         _ => {
             return Err(Error::input(
-                format!("{name} in '{}' has shape {:?}", stored.file.display(), stored.shape),
+                format!("{name} has shape {:?}", tensor.shape),
                 "a model has vectors and matrices; download it again",
             ));
         }
@@ -168,7 +166,7 @@ fn entry<'a>(
     let head =
         known == "output.weight" || (known == "token_embd.weight" && config.tie_word_embeddings);
     let kind = match kind {
-        _ if cols == 1 && stored.shape.len() == 1 => TensorType::F32,
+        _ if cols == 1 && tensor.shape.len() == 1 => TensorType::F32,
         TensorType::Q4_0 if head && TensorType::Q8_0.holds_rows_of(cols) => TensorType::Q8_0,
         kind if !kind.holds_rows_of(cols) => {
             notes.push(format!("{known} is F16: its rows of {cols} are no whole blocks of 32"));
@@ -182,11 +180,20 @@ fn entry<'a>(
             *failed.borrow_mut() = Some(error);
             said
         };
-        let merged = merging.values(name, stored).map_err(told)?;
-        let source = Source { name, stored, merged: merged.as_deref(), cols };
-        if merged.is_none() && order == Rows::InPlace && source.is(kind) {
-            return writer.write_all(stored.bytes);
+        let mut merged = merging.values(tensor).map_err(told)?;
+        let stored = tensor.stored();
+        if merged.is_none() && stored.is_none() {
+            merged = Some(tensor.values().map_err(told)?);
         }
+        let from = match (&merged, stored) {
+            (Some(values), _) => From::Values(values),
+            (None, Some(stored)) if order == Rows::InPlace && is(stored, kind) => {
+                return writer.write_all(stored.bytes);
+            }
+            (None, Some(stored)) => From::Stored(stored),
+            (None, None) => From::Values(&[]),
+        };
+        let source = Source { name, from, cols };
         let piece = (PIECE / cols.max(1)).max(1);
         let mut out = Vec::new();
         for start in (0..rows).step_by(piece) {
@@ -202,46 +209,52 @@ fn entry<'a>(
         }
         Ok(())
     };
-    let shape = stored.shape.to_vec();
+    let shape = tensor.shape.clone();
     Ok(Some(Entry { name: known, shape, kind, bytes: Box::new(bytes) }))
 }
 
 /// Where the rows of a tensor come from.
 struct Source<'a> {
     name: &'a str,
-    stored: Stored<'a>,
-    /// All values, where an adapter changes them.
-    merged: Option<&'a [f32]>,
+    from: From<'a>,
     cols: usize,
 }
 
-impl Source<'_> {
-    /// Whether the stored bytes are those of `kind`.
-    fn is(&self, kind: TensorType) -> bool {
-        use safetensors::Dtype;
-        matches!(
-            (self.stored.dtype, kind),
-            (Dtype::F32, TensorType::F32)
-                | (Dtype::F16, TensorType::F16)
-                | (Dtype::BF16, TensorType::Bf16)
-        )
-    }
+enum From<'a> {
+    Stored(Stored<'a>),
+    /// All values, where an adapter changes them or they are stored quantized.
+    Values(&'a [f32]),
+}
 
+/// Whether the stored bytes are those of `kind`.
+fn is(stored: Stored<'_>, kind: TensorType) -> bool {
+    use safetensors::Dtype;
+    matches!(
+        (stored.dtype, kind),
+        (Dtype::F32, TensorType::F32)
+            | (Dtype::F16, TensorType::F16)
+            | (Dtype::BF16, TensorType::Bf16)
+    )
+}
+
+impl Source<'_> {
     /// Writes a row as `kind`.
     fn put(&self, row: usize, kind: TensorType, out: &mut [u8]) -> Result<()> {
         let cols = self.cols;
-        let holds = match self.merged {
-            Some(values) => quantize::encode(kind, &values[row * cols..(row + 1) * cols], out),
-            None => {
-                let elements = self.stored.shape.iter().product::<usize>();
-                let width = self.stored.bytes.len() / elements.max(1);
-                let bytes = &self.stored.bytes[row * cols * width..(row + 1) * cols * width];
-                if self.is(kind) {
+        let holds = match self.from {
+            From::Values(values) => {
+                quantize::encode(kind, &values[row * cols..(row + 1) * cols], out)
+            }
+            From::Stored(stored) => {
+                let elements = stored.shape.iter().product::<usize>();
+                let width = stored.bytes.len() / elements.max(1);
+                let bytes = &stored.bytes[row * cols * width..(row + 1) * cols * width];
+                if is(stored, kind) {
                     out.copy_from_slice(bytes);
                     return Ok(());
                 }
                 let mut values = vec![0f32; cols];
-                Stored { bytes, ..self.stored }.to_f32(self.name, &mut values)?;
+                Stored { bytes, ..stored }.to_f32(self.name, &mut values)?;
                 quantize::encode(kind, &values, out)
             }
         };

@@ -2,8 +2,12 @@
 
 use expect_test::expect;
 
+use half::bf16;
+
 use super::*;
+use crate::checkpoint::Stored;
 use crate::testing::fixture;
+use crate::weights;
 
 fn floats(stored: Stored<'_>) -> Vec<f32> {
     let mut values = vec![0f32; stored.shape.iter().product()];
@@ -76,6 +80,63 @@ fn a_merged_model_is_pefts() {
     }
 }
 
+/// An adapter of noise for the model in `base`.
+fn noise(base: &Path) -> tempfile::TempDir {
+    let config = ModelConfig::load(base).unwrap();
+    let device = engine::testing::cpu();
+    let lora = crate::testing::lora();
+    let mut adapter = crate::lora::Adapter::zeros(&device, &config, &lora).unwrap();
+    for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
+        let values = engine::random::Stream::new(1, i as u64).normals(tensor.shape().len());
+        tensor.write(&values).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    crate::adapter::write(&mut adapter, "base", folder.path()).unwrap();
+    folder
+}
+
+#[test]
+fn a_quantized_base_is_merged_into_its_dequantized_values() {
+    for name in ["bnb_fp4", "bnb_nf4_dynamic", "bnb_int8", "bnb4_dq"] {
+        let base = fixture("models").join(name);
+        let (adapter, out) = (noise(&base), tempfile::tempdir().unwrap());
+        merge(&base, adapter.path(), out.path()).unwrap();
+        let config = std::fs::read_to_string(out.path().join("config.json")).unwrap();
+        assert!(!config.contains("quantization_config"), "{config}");
+        // The merged model, opened as any other, holds W + s B A of what training visited.
+        let config = ModelConfig::load(out.path()).unwrap();
+        let device = engine::testing::cpu();
+        let open = |folder: &Path| {
+            let checkpoint = Checkpoint::open(folder).unwrap();
+            let (form, storage) = (weights::Quantization::None, weights::Storage::F32);
+            weights::load(&device, &config, Some(&checkpoint), form, storage).unwrap()
+        };
+        let (before, after) = (open(&base), open(out.path()));
+        let read = adapter::read(&device, &config, adapter.path()).unwrap();
+        let scale = read.config.scale();
+        for layer in 0..config.num_hidden_layers {
+            for linear in Linear::ALL {
+                let of = |weights: &weights::Weights| {
+                    let weight = &weights.layers[layer].linears[linear as usize];
+                    weight.visit(&device).unwrap().view().to_vec::<f32>().unwrap()
+                };
+                let lora = read.layers[layer][linear as usize].as_ref().unwrap();
+                let (a, b) = (lora.a.to_vec::<f32>().unwrap(), lora.b.to_vec::<f32>().unwrap());
+                let (cols, r) = (lora.a.cols(), lora.a.rows());
+                let mut expected = of(&before);
+                for (i, value) in expected.iter_mut().enumerate() {
+                    let (row, col) = (i / cols, i % cols);
+                    let delta: f32 = (0..r).map(|k| b[row * r + k] * a[k * cols + col]).sum();
+                    *value += scale * delta;
+                }
+                let largest = expected.iter().fold(0f32, |max, v| max.max(v.abs()));
+                let place = format!("{name}, block {layer}, {linear:?}");
+                engine::testing::assert_close(&place, &of(&after), &expected, largest / 256.0);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_large_model_is_written_in_shards_with_an_index() {
     let (base, adapter) = (fixture("kto/model"), trained());
@@ -118,13 +179,6 @@ fn what_cannot_be_merged_is_refused() {
         expected.assert_eq(&error.replace(env!("CARGO_MANIFEST_DIR"), "MODELS"));
     };
     let out = tempfile::tempdir().unwrap();
-    refused(
-        &fixture("models/bnb4_dq"),
-        out.path(),
-        expect![[r#"
-            'BASE' is quantized to 4 bits
-              hint: merge into the model it was quantized from: its weights are exact"#]],
-    );
     refused(
         &fixture("models/llama_tied"),
         out.path(),

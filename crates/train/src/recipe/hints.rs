@@ -19,6 +19,7 @@ pub(super) const NAMES_ELSEWHERE: &[(&str, &str)] = &[
     ("eval_dataset", "data.eval"),
     ("eval_steps", "train.eval_every"),
     ("load_in_4bit", "model.quantization"),
+    ("load_in_8bit", "model.quantization"),
     ("logging_steps", "train.log_every"),
     ("lora_r", "adapter.r"),
     ("lora_target_modules", "adapter.target_modules"),
@@ -60,6 +61,7 @@ pub(super) const TABLES_ELSEWHERE: &[(&str, &str)] = &[
 /// What others call a value.
 pub(super) const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("4bit", "nf4"),
+    ("8bit", "int8"),
     ("adamw_bnb_8bit", "adamw_8bit"),
     ("adamw_torch", "adamw"),
     ("adamw_torch_fused", "adamw"),
@@ -72,6 +74,8 @@ pub(super) const VALUES_ELSEWHERE: &[(&str, &str)] = &[
     ("gpu", "cuda"),
     ("hinge", "dpo"),
     ("ipo", "dpo"),
+    ("int4", "nf4"),
+    ("llm_int8", "int8"),
     ("random", "shuffled"),
     ("sigmoid", "dpo"),
 ];

@@ -172,15 +172,17 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// An error if the weights are to be trained and held in 4 bits.
+    /// An error if the weights are to be trained and held in 4 or 8 bits.
     fn check_full_fine_tuning(&self, tree: &Tree) -> Result<()> {
         if self.model.quantization == Quantization::None {
             return Ok(());
         }
+        let bits = if self.model.quantization == Quantization::Int8 { 8 } else { 4 };
         let place = tree.given("model", "quantization").map(|entry| format!(", {}", entry.place));
         Err(Error::input(
             format!(
-                "[model] quantization = \"nf4\" and no [adapter]: 4-bit weights cannot be trained{}",
+                "[model] quantization = \"{}\" and no [adapter]: {bits}-bit weights cannot be trained{}",
+                self.model.quantization.as_str(),
                 place.unwrap_or_default()
             ),
             "add an [adapter] table, or write quantization = \"none\"",

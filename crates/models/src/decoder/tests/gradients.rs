@@ -180,6 +180,8 @@ fn plan_takes_what_the_cpu_takes() {
         (Quantization::None, Storage::Bf16),
         (nf4(false), Storage::Bf16),
         (nf4(true), Storage::F32),
+        (Quantization::Fp4 { double_quant: true }, Storage::Bf16),
+        (Quantization::Int8, Storage::Bf16),
     ];
     for name in MODELS {
         for (quantization, storage) in forms {
@@ -233,9 +235,18 @@ fn dropout_is_drawn_from_the_seed_and_the_pass() {
 
 #[test]
 fn a_base_whose_weights_are_quantized_has_the_gradients_of_its_dequantized_values() {
+    for form in [
+        Quantization::Nf4 { double_quant: true },
+        Quantization::Fp4 { double_quant: false },
+        Quantization::Int8,
+    ] {
+        has_the_gradients_of_its_dequantized_values(form);
+    }
+}
+
+fn has_the_gradients_of_its_dequantized_values(form: Quantization) {
     let device = cpu();
-    let nf4 = Quantization::Nf4 { double_quant: true };
-    let quantized = held(&device, "qwen3", nf4, Storage::F32);
+    let quantized = held(&device, "qwen3", form, Storage::F32);
     let mut dense = model(&device, "qwen3");
     for (from, to) in quantized.weights.layers.iter().zip(&mut dense.weights.layers) {
         for (from, to) in from.linears.iter().zip(&mut to.linears) {
@@ -248,5 +259,5 @@ fn a_base_whose_weights_are_quantized_has_the_gradients_of_its_dequantized_value
         let adapters = [Some(&policy), None];
         bits(adapter_gradients(model, &packed(), Run::new(&adapters), &lora()).tensors_mut())
     };
-    assert!(of(&quantized) == of(&dense));
+    assert!(of(&quantized) == of(&dense), "{form:?}");
 }

@@ -230,6 +230,12 @@ fn keys_that_do_not_go_together() {
             [model] quantization = "nf4" and no [adapter]: 4-bit weights cannot be trained, recipe.toml:3
               hint: add an [adapter] table, or write quantization = "none""#]],
     );
+    check_whole(
+        "[model]\npath = \"model\"\nquantization = \"int8\"\n[data]\ntrain = \"feedback.jsonl\"",
+        expect![[r#"
+            [model] quantization = "int8" and no [adapter]: 8-bit weights cannot be trained, recipe.toml:3
+              hint: add an [adapter] table, or write quantization = "none""#]],
+    );
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn unknown_names() {
         "[model]\npath = \"model\"\nquantization = \"int4\"",
         expect![[r#"
         [model] quantization = "int4" is not known, recipe.toml:3
-          hint: it may be "none" or "nf4""#]],
+          hint: did you mean "nf4"? It may be "none", "nf4", "fp4" or "int8""#]],
     );
 }
 
