@@ -10,8 +10,10 @@ mod clock;
 mod json;
 mod text;
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::value::{Kwargs, Value as Jinja};
 use minijinja::{Environment, ErrorKind, context};
@@ -48,7 +50,15 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, Jinja)>,
     origin: String,
     reads_clock: bool,
+    /// What was asked of the clock, with the answers.
+    asked: Asked,
 }
+
+/// How many formats are kept: no template has more than a few.
+pub(crate) const ASKED: usize = 16;
+
+/// Formats of times with the times they were answered by.
+type Asked = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// What a template renders.
 #[derive(Clone, Copy)]
@@ -104,7 +114,8 @@ impl ChatTemplate {
         now: Moment,
         origin: String,
     ) -> Result<Self> {
-        let mut environment = environment(now);
+        let asked = Asked::default();
+        let mut environment = environment(now, asked.clone());
         let tool_use = tool_use.unwrap_or(default);
         for (name, source) in [("default", default), ("tool_use", tool_use)] {
             if source.len() > LONGEST {
@@ -118,12 +129,18 @@ impl ChatTemplate {
         let special_tokens =
             special_tokens.map(|(name, token)| (name.to_string(), Jinja::from(token))).collect();
         let reads_clock = [default, tool_use].iter().any(|text| text.contains("strftime_now"));
-        Ok(Self { environment, special_tokens, origin, reads_clock })
+        Ok(Self { environment, special_tokens, origin, reads_clock, asked })
     }
 
     /// Whether what it renders depends on the moment given.
     pub fn reads_clock(&self) -> bool {
         self.reads_clock
+    }
+
+    /// What was asked of the clock so far, with the answers.
+    pub(crate) fn clock(&self) -> Vec<(String, String)> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(|(format, time)| (format.clone(), time.clone())).collect()
     }
 
     /// The text of a conversation.
@@ -223,7 +240,7 @@ fn bytes_of(message: &Message) -> usize {
     message.iter().map(|(name, value)| name.len() + of(value)).sum()
 }
 
-fn environment(now: Moment) -> Environment<'static> {
+fn environment(now: Moment, asked: Asked) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
@@ -248,7 +265,14 @@ fn environment(now: Moment) -> Environment<'static> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template raised an exception")
             .with_source(Raised(message)))
     });
-    environment.add_function("strftime_now", move |format: &str| now.strftime(format));
+    environment.add_function("strftime_now", move |format: &str| {
+        let time = now.strftime(format);
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() < ASKED && !asked.contains_key(format) {
+            asked.insert(format.to_owned(), time.clone());
+        }
+        time
+    });
     environment
 }
 

@@ -32,6 +32,7 @@ mod hints;
 mod paths;
 mod setting;
 mod source;
+pub mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -151,6 +152,7 @@ impl Recipe {
             generate: read_optional(tree, folders)?,
         };
         recipe.objective.check(tree)?;
+        recipe.data.check()?;
         recipe.schedule.resolve(tree)?;
         recipe.train.resolve(&recipe.objective, tree)?;
         match &mut recipe.adapter {
