@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use ::data::dataset::Rendered;
 use ::data::report::{Lengths, Noted, Part};
-use ::data::{OriginReport, Report};
 use ::data::template::Moment;
+use ::data::{OriginReport, Report};
 use ::train::error::Result;
 use ::train::inputs::Inputs;
 use ::train::recipe::Recipe;

@@ -83,7 +83,11 @@ impl Cache {
         let mut word = format!("tokens are kept in {}", path.display());
         match self.read(&path, names.len(), now) {
             Ok(Some((tokens, made))) => {
-                return Ok((tokens, made, Some(format!("tokens are read from {}", path.display()))));
+                return Ok((
+                    tokens,
+                    made,
+                    Some(format!("tokens are read from {}", path.display())),
+                ));
             }
             Ok(None) => {}
             Err(why) => word += &format!(", anew: {why}"),
@@ -148,7 +152,12 @@ impl Cache {
     }
 
     /// Reads the file; none if there is none for this moment, and words if it is damaged.
-    fn read(&self, path: &Path, files: usize, now: Moment) -> Result<Option<(Tokens, Made)>, String> {
+    fn read(
+        &self,
+        path: &Path,
+        files: usize,
+        now: Moment,
+    ) -> Result<Option<(Tokens, Made)>, String> {
         let bytes = match (self.map)(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -171,7 +180,8 @@ impl Cache {
         for entry in entries.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let is_ours = name.starts_with('.') && name.contains(".tokens.") && name.ends_with(".tmp");
+            let is_ours =
+                name.starts_with('.') && name.contains(".tokens.") && name.ends_with(".tmp");
             let age = entry.metadata().and_then(|it| it.modified()).ok();
             let age = age.and_then(|then| SystemTime::now().duration_since(then).ok());
             if is_ours && age.is_some_and(|age| age > LEFTOVER) {
@@ -211,7 +221,8 @@ fn check(bytes: &[u8], files: usize) -> Option<Made> {
             && usize::from(entry.origin) < summary.origins.len()
     };
     let named = summary.empty.first.iter().chain(&summary.halves.first);
-    let sound = entries.iter().all(inside) && named.into_iter().all(|place| (place.0 as usize) < files);
+    let sound =
+        entries.iter().all(inside) && named.into_iter().all(|place| (place.0 as usize) < files);
     sound.then_some(Made { entries, summary })
 }
 

@@ -157,7 +157,8 @@ impl Dataset {
     fn select(&mut self, made: Made, origins: &[Origin], report: &mut Report) -> Result<()> {
         let Made { entries, summary } = made;
         let files = &self.files;
-        let place = |file: usize, line: usize| Source { file: files[file].clone(), line }.to_string();
+        let place =
+            |file: usize, line: usize| Source { file: files[file].clone(), line }.to_string();
         let source = |entry: &Entry| place(entry.file as usize, entry.line as usize);
         report.records = summary.records;
         report.empty_completions = Noted::of(&summary.empty, place);
@@ -227,7 +228,8 @@ impl Dataset {
         };
         let counts = mix::counts(weights, self.item_count());
         for (number, origin) in origins.iter().enumerate() {
-            let first = origin.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+            let first =
+                origin.files.first().map(|file| file.display().to_string()).unwrap_or_default();
             if items[number] == 0 {
                 return Err(Error::input(
                     format!("no example is left of the source of '{first}'"),
@@ -329,9 +331,7 @@ impl Dataset {
     pub fn epoch(&self, batching: &Batching, number: u64) -> Epoch<'_> {
         let classes: Vec<bool> = match self.form {
             Form::Paired => vec![true; self.item_count()],
-            Form::Unpaired | Form::Sft => {
-                self.entries.iter().map(|entry| entry.label).collect()
-            }
+            Form::Unpaired | Form::Sft => self.entries.iter().map(|entry| entry.label).collect(),
         };
         let items = match (&self.weights, batching.order) {
             (Some(weights), Order::Shuffled) => {

@@ -31,8 +31,8 @@ mod reader;
 #[cfg(test)]
 mod speed;
 
-pub use cache::Cache;
 pub use batch::{Completion, Group, GroupExample, MicroBatch, PackedStep, Role, Scored, Segment};
+pub use cache::Cache;
 pub use dataset::{Batching, DataOptions, Dataset, Epoch};
 pub use error::{Error, Fault, Result};
 pub use load::{Origin, OriginReport};

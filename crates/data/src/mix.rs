@@ -22,7 +22,9 @@ pub fn counts(weights: &[f64], total: usize) -> Vec<usize> {
     let quotas: Vec<f64> = weights.iter().map(|weight| weight / all * total as f64).collect();
     let mut counts: Vec<usize> = quotas.iter().map(|quota| quota.floor() as usize).collect();
     let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by(|&one, &other| quotas[other].fract().total_cmp(&quotas[one].fract()).then(one.cmp(&other)));
+    order.sort_by(|&one, &other| {
+        quotas[other].fract().total_cmp(&quotas[one].fract()).then(one.cmp(&other))
+    });
     let missing = total.saturating_sub(counts.iter().sum());
     for &origin in order.iter().cycle().take(if order.is_empty() { 0 } else { missing }) {
         counts[origin] += 1;
@@ -42,7 +44,8 @@ pub fn epoch(
     let mut given: [Vec<Vec<usize>>; 2] = [Vec::new(), Vec::new()];
     for (origin, count) in counts(weights, origins.len()).into_iter().enumerate() {
         let own: Vec<usize> = (0..origins.len()).filter(|&item| origins[item] == origin).collect();
-        let stream = Passes { own: &own, classes, seed: random::bits(&[STREAM, seed, origin as u64]) };
+        let stream =
+            Passes { own: &own, classes, seed: random::bits(&[STREAM, seed, origin as u64]) };
         let items = stream.items(u128::from(epoch) * count as u128, count);
         for (class, list) in [true, false].into_iter().zip(&mut given) {
             list.push(items.iter().copied().filter(|&item| classes[item] == class).collect());
@@ -147,6 +150,10 @@ mod tests {
     fn the_mixture_stays_as_it_is_because_resumed_runs_depend_on_it() {
         let (origins, classes) = ([0, 0, 0, 0, 1, 1], [true, false, true, false, true, false]);
         let draw = |number| epoch(&origins, &classes, &[1.0, 1.0], 42, number);
-        expect_test::expect![""].assert_eq(&format!("{:?} {:?}", draw(0), draw(1)));
+        expect_test::expect!["[5, 0, 1, 5, 4, 3] [3, 4, 2, 5, 4, 2]"].assert_eq(&format!(
+            "{:?} {:?}",
+            draw(0),
+            draw(1)
+        ));
     }
 }

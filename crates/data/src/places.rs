@@ -149,7 +149,9 @@ fn of_folder(folder: &Path, purpose: Purpose) -> Result<Vec<PathBuf>> {
         Purpose::Measuring if measured.is_empty() => return Ok(found),
         _ => match measured.as_slice() {
             [one] => Some(*one),
-            _ if purpose == Purpose::Training => return Err(several(folder, &splits, "learn from")),
+            _ if purpose == Purpose::Training => {
+                return Err(several(folder, &splits, "learn from"));
+            }
             _ => return Err(several(folder, &splits, "measure with")),
         },
     };
@@ -160,7 +162,11 @@ fn of_folder(folder: &Path, purpose: Purpose) -> Result<Vec<PathBuf>> {
 fn several(folder: &Path, splits: &[Split], what: &str) -> Error {
     let names: Vec<&str> = splits.iter().map(|split| split.name()).collect();
     Error::input(
-        format!("the folder '{}' has the splits {}: which to {what}?", folder.display(), names.join(", ")),
+        format!(
+            "the folder '{}' has the splits {}: which to {what}?",
+            folder.display(),
+            names.join(", ")
+        ),
         format!("name the files, for example \"{}/**/{}*\"", folder.display(), names[0]),
     )
 }
@@ -169,10 +175,10 @@ fn several(folder: &Path, splits: &[Split], what: &str) -> Error {
 /// anywhere, also back. Links to files are: the hub's snapshots are made of them.
 fn walk(top: &Path, folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|error| files::reading(folder, &error))?;
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(
-            |error: std::io::Error| files::reading(folder, &error),
-        )?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()
+        .map_err(|error: std::io::Error| files::reading(folder, &error))?;
     paths.sort();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -195,9 +201,9 @@ fn split_of(path: &Path) -> Option<Split> {
     path.iter().rev().find_map(|part| {
         let part = part.to_str()?.to_lowercase();
         let words = part.split(|letter: char| !letter.is_ascii_alphabetic());
-        words.into_iter().find_map(|word| {
-            SPLITS.iter().find(|(name, _)| *name == word).map(|(_, split)| *split)
-        })
+        words
+            .into_iter()
+            .find_map(|word| SPLITS.iter().find(|(name, _)| *name == word).map(|(_, split)| *split))
     })
 }
 
@@ -221,8 +227,10 @@ mod tests {
         let prefix = format!("{}/", folder.path().display());
         let found = match expand(&paths, purpose) {
             Ok(found) => {
-                let found: Vec<String> =
-                    found.iter().map(|path| path.display().to_string().replace(&prefix, "")).collect();
+                let found: Vec<String> = found
+                    .iter()
+                    .map(|path| path.display().to_string().replace(&prefix, ""))
+                    .collect();
                 found.join(" ")
             }
             Err(error) => error.message.replace(&prefix, ""),
@@ -232,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_folder_gives_its_data_in_the_order_of_the_paths() {
-        let names = ["b.jsonl", "a/2.csv", "a/1.PARQUET", "x.txt", ".h.jsonl", "_m.json", "c.json.gz"];
+        let names =
+            ["b.jsonl", "a/2.csv", "a/1.PARQUET", "x.txt", ".h.jsonl", "_m.json", "c.json.gz"];
         let all = "/a/1.PARQUET /a/2.csv /b.jsonl /c.json.gz".replace(" /", " ");
         check(&names, "", Purpose::Training, all.trim_start_matches('/'));
         check(&names, "a", Purpose::Training, "a/1.PARQUET a/2.csv");
@@ -243,7 +252,11 @@ mod tests {
 
     #[test]
     fn a_folder_with_splits_gives_one_of_them() {
-        let hub = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet"];
+        let hub = [
+            "data/train-00000-of-00002.parquet",
+            "data/train-00001-of-00002.parquet",
+            "data/test-0.parquet",
+        ];
         check(
             &hub,
             "",
@@ -256,10 +269,19 @@ mod tests {
         check(&saved, "validation", Purpose::Measuring, "validation/data.arrow");
         check(&["feedback.jsonl", "test.jsonl"], "", Purpose::Training, "feedback.jsonl");
         check(&["feedback.jsonl", "test.jsonl"], "", Purpose::Measuring, "test.jsonl");
-        check(&["trainer.jsonl", "contest.jsonl"], "", Purpose::Training, "contest.jsonl trainer.jsonl");
+        check(
+            &["trainer.jsonl", "contest.jsonl"],
+            "",
+            Purpose::Training,
+            "contest.jsonl trainer.jsonl",
+        );
         let folder = folder(&saved);
         let error = expand(&[folder.path().into()], Purpose::Measuring).expect_err("must fail");
-        assert!(error.message.ends_with("has the splits test, train, validation: which to measure with?"));
+        assert!(
+            error
+                .message
+                .ends_with("has the splits test, train, validation: which to measure with?")
+        );
     }
 
     #[test]

@@ -24,8 +24,30 @@ use crate::tokens::Bytes;
 use crate::{Cache, Columns, DataOptions, Dataset, Form, Origin, Source, Tokenizer, random};
 
 const WORDS: [&str; 24] = [
-    "the", "sky", "is", "blue", "and", "language", "models", "learn", "from", "feedback", "of", "people", "who",
-    "rate", "answers", "with", "thumbs", "up", "or", "down", "because", "tokenization", "matters", "naïve",
+    "the",
+    "sky",
+    "is",
+    "blue",
+    "and",
+    "language",
+    "models",
+    "learn",
+    "from",
+    "feedback",
+    "of",
+    "people",
+    "who",
+    "rate",
+    "answers",
+    "with",
+    "thumbs",
+    "up",
+    "or",
+    "down",
+    "because",
+    "tokenization",
+    "matters",
+    "naïve",
 ];
 
 /// Text of about so many bytes.
@@ -44,7 +66,9 @@ fn text(seed: u64, bytes: usize) -> String {
 
 /// Rows of prompt, completion and label.
 fn rows(count: usize) -> Vec<(String, String, bool)> {
-    (0..count as u64).map(|row| (text(2 * row, 500), text(2 * row + 1, 1000), row % 3 == 0)).collect()
+    (0..count as u64)
+        .map(|row| (text(2 * row, 500), text(2 * row + 1, 1000), row % 3 == 0))
+        .collect()
 }
 
 fn write_all(folder: &Path, rows: &[(String, String, bool)]) -> (usize, Vec<PathBuf>) {
@@ -61,7 +85,8 @@ fn write_all(folder: &Path, rows: &[(String, String, bool)]) -> (usize, Vec<Path
         flate2::Compression::default(),
     );
     gzip.write_all(jsonl.as_bytes()).and_then(|()| gzip.finish().map(drop)).expect("written");
-    fs::write(path("a.jsonl.zst"), zstd::encode_all(jsonl.as_bytes(), 3).expect("zstd")).expect("written");
+    fs::write(path("a.jsonl.zst"), zstd::encode_all(jsonl.as_bytes(), 3).expect("zstd"))
+        .expect("written");
     let mut csv = csv::Writer::from_path(path("a.csv")).expect("file");
     csv.write_record(["prompt", "completion", "label"]).expect("written");
     for (prompt, completion, label) in rows {
@@ -77,7 +102,8 @@ fn write_all(folder: &Path, rows: &[(String, String, bool)]) -> (usize, Vec<Path
     ])
     .expect("batch");
     let file = || fs::File::create(path("a.arrow")).expect("file");
-    let mut stream = arrow_ipc::writer::StreamWriter::try_new(file(), &batch.schema()).expect("stream");
+    let mut stream =
+        arrow_ipc::writer::StreamWriter::try_new(file(), &batch.schema()).expect("stream");
     for start in (0..rows.len()).step_by(1000) {
         stream.write(&batch.slice(start, 1000.min(rows.len() - start))).expect("written");
     }
@@ -90,12 +116,20 @@ fn write_all(folder: &Path, rows: &[(String, String, bool)]) -> (usize, Vec<Path
         let options = parquet::file::properties::WriterProperties::builder()
             .set_compression(compression)
             .build();
-        let mut writer =
-            parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(options)).expect("writer");
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(options))
+            .expect("writer");
         writer.write(&batch).and_then(|()| writer.close().map(drop)).expect("written");
     }
-    let names =
-        ["a.jsonl", "a.json", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.arrow", "a.snappy.parquet", "a.zstd.parquet"];
+    let names = [
+        "a.jsonl",
+        "a.json",
+        "a.jsonl.gz",
+        "a.jsonl.zst",
+        "a.csv",
+        "a.arrow",
+        "a.snappy.parquet",
+        "a.zstd.parquet",
+    ];
     (jsonl.len(), names.map(path).into())
 }
 
@@ -116,8 +150,10 @@ fn speed_of_reading() {
                     let source = Source { file: Arc::from(path.as_path()), line: 1 };
                     let parsed: Vec<usize> = pool.install(|| {
                         let row = |row: crate::reader::RawRow| {
-                            let fields = load::fields(row.body, &source, &Columns::default()).expect("fields");
-                            let row = records::parse(Form::Unpaired, source.clone(), fields).expect("row");
+                            let fields = load::fields(row.body, &source, &Columns::default())
+                                .expect("fields");
+                            let row = records::parse(Form::Unpaired, source.clone(), fields)
+                                .expect("row");
                             row.completions.len()
                         };
                         piece.rows.into_par_iter().map(row).collect()
@@ -160,7 +196,8 @@ fn speed_of_tokenizing() {
         let (mut alone, mut ours, mut cached) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
         for round in 0..3 {
             alone = alone.min(time(|| {
-                let encode = |text: &String| bare.encode_fast(text.as_str(), true).expect("ids").len();
+                let encode =
+                    |text: &String| bare.encode_fast(text.as_str(), true).expect("ids").len();
                 let counts: Vec<usize> = pool.install(|| texts.par_iter().map(encode).collect());
                 assert_eq!(counts.len(), texts.len());
             }));

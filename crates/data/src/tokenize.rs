@@ -107,7 +107,13 @@ impl<'a> Tokenization<'a> {
             let prompt = alone.iter().zip(&whole).take_while(|(one, other)| one == other).count();
             let fingerprints = [fingerprint(alone), 0];
             let alone = alone.len();
-            completions.push(Fate::Kept(Kept { whole, prompt, alone, label: *label, fingerprints }));
+            completions.push(Fate::Kept(Kept {
+                whole,
+                prompt,
+                alone,
+                label: *label,
+                fingerprints,
+            }));
         }
         if let [Fate::Kept(one), Fate::Kept(other)] = completions.as_mut_slice()
             && self.form == Form::Paired

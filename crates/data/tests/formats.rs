@@ -163,8 +163,7 @@ fn what_is_damaged_or_cut_short_is_an_error_and_never_a_panic() {
 fn compressed_files_do_not_fill_memory() {
     use std::io::Write;
     let gzip = |fill: &dyn Fn(&mut dyn Write)| {
-        let mut encoder =
-            flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         fill(&mut encoder);
         encoder.finish().expect("compressed")
     };
@@ -175,10 +174,14 @@ fn compressed_files_do_not_fill_memory() {
         (0..80).for_each(|_| out.write_all(&letters).expect("written"));
     });
     refused("a.jsonl.gz", &row, "a.jsonl.gz:1 is a row of more than 64 MiB");
-    refused("a.csv.gz", &gzip(&|out| {
-        out.write_all(b"prompt,completion,label\n\"").expect("written");
-        (0..80).for_each(|_| out.write_all(&letters).expect("written"));
-    }), "is a row of more than 64 MiB");
+    refused(
+        "a.csv.gz",
+        &gzip(&|out| {
+            out.write_all(b"prompt,completion,label\n\"").expect("written");
+            (0..80).for_each(|_| out.write_all(&letters).expect("written"));
+        }),
+        "is a row of more than 64 MiB",
+    );
     let array = gzip(&|out| {
         out.write_all(b"[\"").expect("written");
         (0..80).for_each(|_| out.write_all(&letters).expect("written"));

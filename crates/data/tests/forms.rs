@@ -20,12 +20,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::load(folder.path()).expect("tokenizer")
 }
 
-fn load(
-    name: &str,
-    content: &str,
-    form: Form,
-    origin: Origin,
-) -> Result<(Dataset, Report), Error> {
+fn load(name: &str, content: &str, form: Form, origin: Origin) -> Result<(Dataset, Report), Error> {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join(name);
     std::fs::write(&path, content).expect("written");
@@ -64,85 +59,351 @@ fn turns() -> Value {
 #[test]
 fn sharegpt_is_read_as_llama_factory_reads_it() {
     let row = json!({"conversations": turns(), "system": "s", "kto_tag": false});
-    check(row, Form::Unpaired, Reading::Auto, expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        sharegpt: the first row has conversations, kto_tag
+        down "system: s|user: q|" > "assistant: a|"
+    "#]],
+    );
     let row = json!({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}});
-    check(row.clone(), Form::Unpaired, Reading::Auto, expect![""]);
-    check(row, Form::Paired, Reading::Auto, expect![""]);
-    check(json!({"conversations": turns(), "tools": ""}), Form::Sft, Reading::Auto, expect![""]);
+    check(
+        row.clone(),
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        sharegpt: the first row has conversations, chosen, rejected
+        up "user: q|" > "assistant: a|"
+        down "user: q|" > "assistant: b|"
+    "#]],
+    );
+    check(
+        row,
+        Form::Paired,
+        Reading::Auto,
+        expect![[r#"
+        sharegpt: the first row has conversations, chosen, rejected
+        up "user: q|" > "assistant: a|"
+        down "user: q|" > "assistant: b|"
+    "#]],
+    );
+    check(
+        json!({"conversations": turns(), "tools": ""}),
+        Form::Sft,
+        Reading::Auto,
+        expect![[r#"
+        sharegpt: the first row has conversations
+        up "user: q|" > "assistant: a|"
+    "#]],
+    );
     let calls = json!({"conversations": [
         {"from": "human", "value": "q"},
         {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"},
         {"from": "observation", "value": "1"},
         {"from": "gpt", "value": "a"}], "label": true});
-    check(calls, Form::Unpaired, Reading::Auto, expect![""]);
+    check(
+        calls,
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        sharegpt: the first row has conversations, label
+        up "user: q|assistant: [{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1}}}]|tool: 1|" > "assistant: a|"
+    "#]],
+    );
     // LLaMA-Factory's own kto_en_demo.json has roles, and a label beside them.
     let row = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "label": true});
-    check(row, Form::Unpaired, Reading::Auto, expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        messages: the first row has messages, label
+        up "user: q|" > "assistant: a|"
+    "#]],
+    );
 }
 
 #[test]
 fn broken_conversations_are_named() {
     let with = |turns: Value| json!({"conversations": turns, "kto_tag": true});
     for (turns, expected) in [
-        (json!([{"from": "human", "value": "q"}]), expect![""]),
-        (json!([{"from": "narrator", "value": "q"}]), expect![""]),
-        (json!([{"value": "q"}]), expect![""]),
-        (json!([{"from": "function_call", "value": "f(x)"}]), expect![""]),
-        (json!("q"), expect![""]),
-        (json!([{"from": "gpt", "value": "a"}]), expect![""]),
+        (
+            json!([{"from": "human", "value": "q"}]),
+            expect![[r#"
+            'conversations' does not end with an answer, a.jsonl:1
+              hint: the last turn is the answer that the label rates"#]],
+        ),
+        (
+            json!([{"from": "narrator", "value": "q"}]),
+            expect![[r#"
+            message 1 of 'conversations' is from 'narrator', a.jsonl:1
+              hint: speakers are human, user, gpt, assistant, model, chatgpt, bing, bard, function_call, observation, function_response, tool, system, developer"#]],
+        ),
+        (
+            json!([{"value": "q"}]),
+            expect![[r#"
+            message 1 of 'conversations' has no 'from' that is a string, a.jsonl:1
+              hint: a turn is an object such as {"from": "human", "value": "..."}"#]],
+        ),
+        (
+            json!([{"from": "function_call", "value": "f(x)"}]),
+            expect![[r#"
+            message 1 of 'conversations' is a function_call whose value is no call in JSON, a.jsonl:1
+              hint: a call is {"name": "...", "arguments": {...}}, or a list of such"#]],
+        ),
+        (
+            json!("q"),
+            expect![[r#"
+            'conversations' is a string, a.jsonl:1
+              hint: a row has 'conversations': [{"from": "human", "value": "..."}, ...]"#]],
+        ),
+        (
+            json!([{"from": "gpt", "value": "a"}]),
+            expect![[r#"
+            the prompt has no message, a.jsonl:1
+              hint: a conversation begins with at least one message before the answer"#]],
+        ),
     ] {
         check(with(turns), Form::Unpaired, Reading::Auto, expected);
     }
-    check(json!({"conversations": turns(), "kto_tag": 1}), Form::Unpaired, Reading::Auto, expect![""]);
-    check(json!({"conversations": turns()}), Form::Unpaired, Reading::ShareGpt, expect![""]);
-    check(json!({"conversations": turns(), "label": true}), Form::Sft, Reading::Auto, expect![""]);
+    check(
+        json!({"conversations": turns(), "kto_tag": 1}),
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        'label' is 1, not a boolean, a.jsonl:1
+          hint: write true for a desirable completion and false for an undesirable one; a score or a star rating needs a threshold that only you can choose"#]],
+    );
+    check(
+        json!({"conversations": turns()}),
+        Form::Unpaired,
+        Reading::ShareGpt,
+        expect![[r#"
+        a.jsonl:1 has no 'label' and no 'kto_tag'
+          hint: an answer is rated by 'label' or 'kto_tag' (true or false), or a row has 'chosen' and 'rejected'"#]],
+    );
+    check(
+        json!({"conversations": turns(), "label": true}),
+        Form::Sft,
+        Reading::Auto,
+        expect![[r#"
+        a.jsonl:1 is feedback, but sft imitates every row
+          hint: train on it with objective.name = "kto" or "dpo""#]],
+    );
 }
 
 #[test]
 fn alpaca_is_read_as_llama_factory_reads_it() {
     let row = json!({"instruction": "i", "input": "n", "output": "o", "system": "s", "history": [["q", "a"]], "kto_tag": true});
-    check(row, Form::Unpaired, Reading::Auto, expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        alpaca: the first row has instruction, output, kto_tag
+        up "system: s|user: q|assistant: a|user: i\nn|" > "assistant: o|"
+    "#]],
+    );
     let row = json!({"instruction": "i", "input": "", "output": "o"});
-    check(row.clone(), Form::Sft, Reading::Auto, expect![""]);
-    check(row, Form::Unpaired, Reading::Alpaca, expect![""]);
+    check(
+        row.clone(),
+        Form::Sft,
+        Reading::Auto,
+        expect![[r#"
+        alpaca: the first row has instruction, output
+        up "user: i|" > "assistant: o|"
+    "#]],
+    );
+    check(
+        row,
+        Form::Unpaired,
+        Reading::Alpaca,
+        expect![[r#"
+        a.jsonl:1 has no 'label' and no 'kto_tag'
+          hint: an answer is rated by 'label' or 'kto_tag' (true or false), or a row has 'chosen' and 'rejected'"#]],
+    );
     let pair = json!({"instruction": "i", "input": "n", "chosen": "a", "rejected": "b"});
-    check(pair.clone(), Form::Paired, Reading::Alpaca, expect![""]);
-    check(json!({"instruction": "i", "output": 7, "label": true}), Form::Unpaired, Reading::Auto, expect![""]);
-    check(json!({"instruction": "", "output": "o"}), Form::Sft, Reading::Auto, expect![""]);
+    check(
+        pair.clone(),
+        Form::Paired,
+        Reading::Alpaca,
+        expect![[r#"
+        alpaca: the recipe says so
+        up "user: i\nn|" > "assistant: a|"
+        down "user: i\nn|" > "assistant: b|"
+    "#]],
+    );
+    check(
+        json!({"instruction": "i", "output": 7, "label": true}),
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        'output' is a number, a.jsonl:1
+          hint: instruction, input, output and system are strings"#]],
+    );
+    check(
+        json!({"instruction": "", "output": "o"}),
+        Form::Sft,
+        Reading::Auto,
+        expect![[r#"
+        a.jsonl:1 has no 'instruction'
+          hint: a row has 'instruction', 'output', and where there is one an 'input'"#]],
+    );
 }
 
 #[test]
 fn what_fits_two_forms_is_refused_and_both_are_shown() {
-    let both = json!({"prompt": "p", "completion": "c", "label": true, "chosen": "a", "rejected": "b"});
-    check(both.clone(), Form::Unpaired, Reading::Auto, expect![""]);
-    check(both.clone(), Form::Unpaired, Reading::Unpaired, expect![""]);
-    check(both, Form::Unpaired, Reading::Paired, expect![""]);
+    let both =
+        json!({"prompt": "p", "completion": "c", "label": true, "chosen": "a", "rejected": "b"});
+    check(
+        both.clone(),
+        Form::Unpaired,
+        Reading::Auto,
+        expect![[r#"
+        a.jsonl:1 can be read in two ways: as "unpaired": prompt "p", completion "c", label true; as "paired": prompt "p", chosen "a", rejected "b"
+          hint: say which is meant: form = "unpaired" or form = "paired" under [data], or of its source"#]],
+    );
+    check(
+        both.clone(),
+        Form::Unpaired,
+        Reading::Unpaired,
+        expect![[r#"
+        unpaired: the recipe says so
+        up "<s>p" > "c</s>"
+    "#]],
+    );
+    check(
+        both,
+        Form::Unpaired,
+        Reading::Paired,
+        expect![[r#"
+        paired: the recipe says so
+        up "<s>p" > "a</s>"
+        down "<s>p" > "b</s>"
+    "#]],
+    );
     let pair = json!({"instruction": "i", "chosen": "i a", "rejected": "i b"});
-    check(pair, Form::Paired, Reading::Auto, expect![""]);
+    check(
+        pair,
+        Form::Paired,
+        Reading::Auto,
+        expect![[r#"
+        a.jsonl:1 can be read in two ways: as "paired": chosen "i a", rejected "i b"; as "alpaca": instruction "i", chosen "i a", rejected "i b"
+          hint: say which is meant: form = "paired" or form = "alpaca" under [data], or of its source"#]],
+    );
     let text = json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "text": "user: q"});
-    check(text.clone(), Form::Sft, Reading::Auto, expect![""]);
-    check(text, Form::Sft, Reading::Text, expect![""]);
+    check(
+        text.clone(),
+        Form::Sft,
+        Reading::Auto,
+        expect![[r#"
+        a.jsonl:1 can be read in two ways: as "messages": messages [{"role":"user","content":"q"},{"role":"...; as "text": text "user: q"
+          hint: say which is meant: form = "messages" or form = "text" under [data], or of its source"#]],
+    );
+    check(
+        text,
+        Form::Sft,
+        Reading::Text,
+        expect![[r#"
+        text: the recipe says so
+        up "<s>" > "user: q</s>"
+    "#]],
+    );
 }
 
 #[test]
 fn axolotls_forms_are_written_out() {
     let literal = |style, layout| Reading::Literal(style, layout);
     let row = json!({"instruction": "i", "completion": "c", "label": true, "system": "s"});
-    check(row, Form::Unpaired, literal(Style::ChatMl, Layout::Argilla), expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        literal(Style::ChatMl, Layout::Argilla),
+        expect![[r#"
+        chatml.argilla: the recipe says so
+        up "<s><|im_start|>system\ns<|im_end|>\n<|im_start|>user\ni<|im_end|>\n<|im_start|>assistant\n" > "c<|im_end|></s>"
+    "#]],
+    );
     let row = json!({"question": "q", "completion": "c", "label": false});
-    check(row.clone(), Form::Unpaired, literal(Style::ChatMl, Layout::Intel), expect![""]);
-    check(row, Form::Unpaired, literal(Style::Llama3, Layout::Intel), expect![""]);
+    check(
+        row.clone(),
+        Form::Unpaired,
+        literal(Style::ChatMl, Layout::Intel),
+        expect![[r#"
+        chatml.intel: the recipe says so
+        down "<s><|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n" > "c<|im_end|></s>"
+    "#]],
+    );
+    check(
+        row,
+        Form::Unpaired,
+        literal(Style::Llama3, Layout::Intel),
+        expect![[r#"
+        llama3.intel: the recipe says so
+        down "<s><|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n" > "c<|eot_id|></s>"
+    "#]],
+    );
     let row = json!({"prompt": "p", "completion": "c", "label": true});
-    check(row, Form::Unpaired, literal(Style::ChatMl, Layout::Ultra), expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        literal(Style::ChatMl, Layout::Ultra),
+        expect![[r#"
+        chatml.ultra: the recipe says so
+        up "<s><|im_start|>user\np<|im_end|>\n<|im_start|>assistant\n" > "c<|im_end|></s>"
+    "#]],
+    );
     let chat = |answer: &str| json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]);
     let row = json!({"completion": chat("a"), "label": true});
-    check(row, Form::Unpaired, literal(Style::ChatMl, Layout::ArgillaChat), expect![""]);
+    check(
+        row,
+        Form::Unpaired,
+        literal(Style::ChatMl, Layout::ArgillaChat),
+        expect![[r#"
+        chatml.argilla_chat: the recipe says so
+        up "<s><|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n" > "a<|im_end|></s>"
+    "#]],
+    );
     let row = json!({"prompt": "p", "chosen": chat("a"), "rejected": chat("b")});
-    check(row, Form::Paired, literal(Style::ChatMl, Layout::Ultra), expect![""]);
+    check(
+        row,
+        Form::Paired,
+        literal(Style::ChatMl, Layout::Ultra),
+        expect![[r#"
+        chatml.ultra: the recipe says so
+        up "<s><|im_start|>user\np<|im_end|>\n<|im_start|>assistant\n" > "a<|im_end|></s>"
+        down "<s><|im_start|>user\np<|im_end|>\n<|im_start|>assistant\n" > "b<|im_end|></s>"
+    "#]],
+    );
     let row = json!({"input": "i", "chosen_response": "a", "rejected_response": "b"});
-    check(row.clone(), Form::Paired, literal(Style::ChatMl, Layout::Argilla), expect![""]);
-    check(row.clone(), Form::Paired, literal(Style::ChatMl, Layout::Intel), expect![""]);
-    check(row, Form::Sft, literal(Style::ChatMl, Layout::Argilla), expect![""]);
+    check(
+        row.clone(),
+        Form::Paired,
+        literal(Style::ChatMl, Layout::Argilla),
+        expect![[r#"
+        chatml.argilla: the recipe says so
+        up "<s><|im_start|>user\ni<|im_end|>\n<|im_start|>assistant\n" > "a<|im_end|></s>"
+        down "<s><|im_start|>user\ni<|im_end|>\n<|im_start|>assistant\n" > "b<|im_end|></s>"
+    "#]],
+    );
+    check(
+        row.clone(),
+        Form::Paired,
+        literal(Style::ChatMl, Layout::Intel),
+        expect![[r#"
+        a.jsonl:1 has no 'question' of text; it has 'input', 'chosen_response', 'rejected_response'
+          hint: columns = { NAME = "COLUMN" } says which column is meant by a name; or write another form"#]],
+    );
+    check(
+        row,
+        Form::Sft,
+        literal(Style::ChatMl, Layout::Argilla),
+        expect![[r#"
+        a.jsonl:1 is feedback, but sft imitates every row
+          hint: Axolotl's forms are for objective.name = "kto" or "dpo""#]],
+    );
 }
 
 #[test]
@@ -159,11 +420,13 @@ fn columns_are_called_as_the_recipe_says() {
     assert_eq!(report.parts[0].read.form, "unpaired");
     let origin = Origin { columns: columns(&[("prompt", "ask")]), ..Origin::default() };
     let error = load("a.csv", content, Form::Unpaired, origin).expect_err("must fail");
-    expect![""].assert_eq(&error.to_string());
+    expect![[r#"
+        a.csv:2 has no column 'ask', which columns.prompt names; it has 'question', 'answer', 'liked', 'prompt'
+          hint: columns = { NAME = "COLUMN" } says which column of the file is meant by a name"#]].assert_eq(&error.to_string());
     let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/data/formats");
     let files: Vec<PathBuf> = vec![formats.join("plain.snappy.parquet")];
     let names = columns(&[("text", "id")]);
-    let origin = Origin { files, columns: names, ..Origin::default() };
+    let origin = Origin { files, columns: names, reading: Reading::Text, weight: None };
     let options = DataOptions { form: Form::Sft, max_length: None, now: Moment(0) };
     let error = Dataset::open(&[origin], None, &tokenizer(), &options).expect_err("must fail");
     assert!(error.message.starts_with("'text' is a number"), "{error}");

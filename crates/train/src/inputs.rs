@@ -60,7 +60,8 @@ impl Inputs {
         };
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
         let cache = recipe.data.tokens();
-        let load = |origins: &[Origin]| Dataset::open(origins, cache.as_ref(), &tokenizer, &options);
+        let load =
+            |origins: &[Origin]| Dataset::open(origins, cache.as_ref(), &tokenizer, &options);
         let (dataset, report) = load(&recipe.data.origins()?)?;
         let eval = match recipe.data.held_out()?.as_slice() {
             [] => None,

@@ -127,7 +127,9 @@ fn a_template_that_shows_the_date_is_rendered_anew_on_another_day() {
     fs::write(place.path("a.jsonl"), row).expect("written");
     let place = Place { tokenizer: Tokenizer::load(&folder).expect("tokenizer"), ..place };
     let day = 24 * 3600;
-    for (now, word) in [(0, "kept in"), (day - 1, "read from"), (day, "kept in"), (day, "read from")] {
+    for (now, word) in
+        [(0, "kept in"), (day - 1, "read from"), (day, "kept in"), (day, "read from")]
+    {
         let (dataset, report) = place.load(None, true, now);
         let said = report.cache.expect("a word");
         assert!(said.contains(word), "{now}: {said}");
@@ -147,8 +149,11 @@ fn what_killed_programs_left_goes_after_a_day() {
         file.set_modified(then).expect("time");
     }
     place.load(None, true, 0);
-    let mut names: Vec<String> =
-        place.kept().iter().map(|it| it.file_name().expect("name").to_string_lossy().into()).collect();
+    let mut names: Vec<String> = place
+        .kept()
+        .iter()
+        .map(|it| it.file_name().expect("name").to_string_lossy().into())
+        .collect();
     names.retain(|name| name.len() < 20);
     names.sort();
     assert_eq!(names, [".y.tokens.2.tmp", "z.tokens"]);

@@ -16,7 +16,12 @@ fn file(folder: &Path, name: &str, labels: &[bool]) -> PathBuf {
 fn open(origins: &[Origin], form: Form) -> Result<(Dataset, Report)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/data/tokenizer");
     let tokenizer = Tokenizer::load(&folder).expect("tokenizer");
-    Dataset::open(origins, None, &tokenizer, &DataOptions { form, max_length: None, now: Moment(0) })
+    Dataset::open(
+        origins,
+        None,
+        &tokenizer,
+        &DataOptions { form, max_length: None, now: Moment(0) },
+    )
 }
 
 fn batching(order: Order) -> Batching {
@@ -83,7 +88,8 @@ fn without_weights_origins_are_one_after_another() {
 fn origins_may_differ_in_form() {
     let folder = tempfile::tempdir().expect("folder");
     let pairs = folder.path().join("pairs.jsonl");
-    std::fs::write(&pairs, r#"{"prompt": "p", "chosen": " a", "rejected": " b"}"#).expect("written");
+    std::fs::write(&pairs, r#"{"prompt": "p", "chosen": " a", "rejected": " b"}"#)
+        .expect("written");
     let files = [file(folder.path(), "a", &[true]), pairs.clone()];
     let each = files.clone().map(|path| Origin { files: vec![path], ..Origin::default() });
     let (dataset, report) = open(&each, Form::Unpaired).expect("dataset");

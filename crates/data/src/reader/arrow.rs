@@ -49,7 +49,8 @@ impl Stream {
             let Some(schema) = message.header_as_schema() else {
                 return Err(damaged(&name, &"it does not begin with a schema"));
             };
-            let schema = convert::try_fb_to_schema(schema).map_err(|error| damaged(&name, &error))?;
+            let schema =
+                convert::try_fb_to_schema(schema).map_err(|error| damaged(&name, &error))?;
             let projection = columnar::projection(&name, &schema, wanted)?;
             Ok((Arc::new(schema), projection))
         })?;
@@ -87,8 +88,14 @@ fn next(
                 };
                 check(name, &batch, &body)?;
                 let schema = schema.clone();
-                let batch =
-                    read_record_batch(&body, batch, schema, dictionaries, Some(projection), &version);
+                let batch = read_record_batch(
+                    &body,
+                    batch,
+                    schema,
+                    dictionaries,
+                    Some(projection),
+                    &version,
+                );
                 return batch.map(Some).map_err(|error| damaged(name, &error));
             }
             MessageHeader::DictionaryBatch => {
@@ -154,9 +161,10 @@ fn metadata(input: &mut Input) -> Result<Option<Vec<u8>>> {
     };
     match length {
         None | Some(0) => Ok(None),
-        Some(length) if u64::from(length) > METADATA => {
-            Err(damaged(&input.path.display().to_string(), &"the metadata of a message is too long"))
-        }
+        Some(length) if u64::from(length) > METADATA => Err(damaged(
+            &input.path.display().to_string(),
+            &"the metadata of a message is too long",
+        )),
         Some(length) => exactly(input, u64::from(length)).map(Some),
     }
 }

@@ -24,11 +24,13 @@ pub(super) struct Batches {
     next: usize,
     /// Rows of the file so far.
     rows: usize,
+    /// Whether the last batch is through: behind it may lie what is no batch.
+    ended: bool,
 }
 
 impl Batches {
     pub(super) fn new(name: String) -> Batches {
-        Batches { name, batch: None, next: 0, rows: 0 }
+        Batches { name, batch: None, next: 0, rows: 0, ended: false }
     }
 
     /// Fills a piece from one batch after another.
@@ -37,14 +39,12 @@ impl Batches {
         piece: &mut Piece,
         mut batch: impl FnMut() -> Result<Option<RecordBatch>>,
     ) -> Result<()> {
-        while !piece.is_full() {
+        while !piece.is_full() && !self.ended {
             let Some(current) = &self.batch else {
                 self.next = 0;
                 self.batch = batch()?;
-                match self.batch {
-                    Some(_) => continue,
-                    None => return Ok(()),
-                }
+                self.ended = self.batch.is_none();
+                continue;
             };
             if self.next == current.num_rows() {
                 self.batch = None;
@@ -106,13 +106,16 @@ fn value(array: &ArrayRef, index: usize, left: &mut usize) -> Option<Value> {
         DataType::LargeUtf8 => return text(array.as_string::<i64>().value(index)),
         DataType::Utf8View => return text(array.as_string_view().value(index)),
         DataType::Binary => {
-            return bytes(array.as_binary::<i32>().value(index)).map_or(Some(Value::Null), |it| text(&it));
+            return bytes(array.as_binary::<i32>().value(index))
+                .map_or(Some(Value::Null), |it| text(&it));
         }
         DataType::LargeBinary => {
-            return bytes(array.as_binary::<i64>().value(index)).map_or(Some(Value::Null), |it| text(&it));
+            return bytes(array.as_binary::<i64>().value(index))
+                .map_or(Some(Value::Null), |it| text(&it));
         }
         DataType::BinaryView => {
-            return bytes(array.as_binary_view().value(index)).map_or(Some(Value::Null), |it| text(&it));
+            return bytes(array.as_binary_view().value(index))
+                .map_or(Some(Value::Null), |it| text(&it));
         }
         DataType::List(_) => return list(&array.as_list::<i32>().value(index), left),
         DataType::LargeList(_) => return list(&array.as_list::<i64>().value(index), left),
@@ -159,7 +162,10 @@ fn value(array: &ArrayRef, index: usize, left: &mut usize) -> Option<Value> {
 
 fn list(values: &ArrayRef, left: &mut usize) -> Option<Value> {
     // Each costs at least one of what is left, so the list is no longer than that.
-    (0..values.len()).map(|index| value(values, index, left)).collect::<Option<_>>().map(Value::Array)
+    (0..values.len())
+        .map(|index| value(values, index, left))
+        .collect::<Option<_>>()
+        .map(Value::Array)
 }
 
 /// A boolean or a number; what is neither is null.

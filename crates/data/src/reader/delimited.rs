@@ -48,10 +48,18 @@ impl Delimited {
         let (path, compression) = (input.path.clone(), input.compression);
         let since = Arc::new(AtomicUsize::new(0));
         let limited = Limited { input, since: since.clone(), failed: Cell::new(false) };
-        let reader =
-            csv::ReaderBuilder::new().delimiter(delimiter).buffer_capacity(1 << 18).from_reader(limited);
-        let mut rows =
-            Delimited { path, compression, reader, since, columns: Vec::new(), record: ByteRecord::new() };
+        let reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .buffer_capacity(1 << 18)
+            .from_reader(limited);
+        let mut rows = Delimited {
+            path,
+            compression,
+            reader,
+            since,
+            columns: Vec::new(),
+            record: ByteRecord::new(),
+        };
         let header = match rows.reader.byte_headers() {
             Ok(header) => header.clone(),
             Err(error) => return Err(rows.error(&error)),
@@ -111,7 +119,9 @@ impl Delimited {
             }
             csv::ErrorKind::Io(error) => Input::failed(&self.path, self.compression, error),
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => Error::input(
-                format!("{path}:{line} has {len} cells, but the first row names {expected_len} columns"),
+                format!(
+                    "{path}:{line} has {len} cells, but the first row names {expected_len} columns"
+                ),
                 "a cell with a comma, a quotation mark or a line end stands in quotation marks",
             ),
             _ => Error::input(

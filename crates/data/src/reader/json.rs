@@ -180,8 +180,13 @@ impl Array {
     /// The next element with the comma or bracket behind it; none where the array ends.
     fn element(&mut self) -> Result<Option<Element>> {
         self.space()?;
-        let mut element =
-            Element { bytes: Vec::new(), start: self.at, depth: 0, in_string: false, escaped: false };
+        let mut element = Element {
+            bytes: Vec::new(),
+            start: self.at,
+            depth: 0,
+            in_string: false,
+            escaped: false,
+        };
         loop {
             let bytes = self.input.peek()?;
             if bytes.is_empty() {
@@ -193,7 +198,11 @@ impl Array {
             element.bytes.extend_from_slice(&bytes[..count]);
             self.take(count);
             if element.bytes.len() > LONGEST {
-                return Err(too_long(&format!("{}:{}", self.input.path.display(), element.start.line)));
+                return Err(too_long(&format!(
+                    "{}:{}",
+                    self.input.path.display(),
+                    element.start.line
+                )));
             }
             let Some(closing) = closing else { continue };
             let empty = element.bytes.is_empty();
@@ -212,7 +221,8 @@ impl Array {
     }
 
     fn malformed(&self, reason: &str) -> Error {
-        let place = format!("{}:{}, column {}", self.input.path.display(), self.at.line, self.at.column);
+        let place =
+            format!("{}:{}, column {}", self.input.path.display(), self.at.line, self.at.column);
         malformed(&place, reason)
     }
 

@@ -108,7 +108,9 @@ impl Reader {
         }
         let magic: [u8; 4] = magic.get(..4).and_then(|it| it.try_into().ok()).unwrap_or_default();
         let (name, decoder): (_, Box<dyn Read + Send>) = match magic {
-            [0x1f, 0x8b, ..] => ("gzip", Box::new(flate2::bufread::MultiGzDecoder::new(input.bytes))),
+            [0x1f, 0x8b, ..] => {
+                ("gzip", Box::new(flate2::bufread::MultiGzDecoder::new(input.bytes)))
+            }
             [0x28, 0xb5, 0x2f, 0xfd] => match zstd::Decoder::with_buffer(input.bytes) {
                 Ok(decoder) => ("zstd", Box::new(decoder)),
                 Err(error) => return Err(files::reading(path, &error)),
@@ -140,7 +142,9 @@ impl Reader {
         }
         let start = json::skip_space(&mut input)?;
         Ok(match input.peek()?.first() {
-            Some(b'[') => Reader::of(path, "a JSON array", Rows::Array(json::Array::new(input, start))),
+            Some(b'[') => {
+                Reader::of(path, "a JSON array", Rows::Array(json::Array::new(input, start)))
+            }
             _ => Reader::of(path, "JSON lines", Rows::Lines(json::Lines::new(input, start))),
         })
     }
@@ -173,7 +177,12 @@ const BATCH: usize = 64 << 20;
 fn library<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let what = format!("reading '{name}'");
     let call = || catch_unwind(AssertUnwindSafe(call));
-    match crate::confined::confined(BATCH, &what, "the file is damaged, or its batches are too large", call) {
+    match crate::confined::confined(
+        BATCH,
+        &what,
+        "the file is damaged, or its batches are too large",
+        call,
+    ) {
         Ok(result) => result,
         Err(panic) => {
             let words = match panic.downcast_ref::<String>() {
@@ -205,7 +214,11 @@ fn delimiter(path: &Path) -> Option<(&'static str, u8)> {
 
 impl Input {
     fn new(path: &Path, compression: Option<&'static str>, bytes: Box<dyn Read + Send>) -> Input {
-        Input { path: path.to_owned(), compression, bytes: BufReader::with_capacity(1 << 20, bytes) }
+        Input {
+            path: path.to_owned(),
+            compression,
+            bytes: BufReader::with_capacity(1 << 20, bytes),
+        }
     }
 
     /// The next bytes, which stay; none at the end. At the beginning of a file they are its first ones.
@@ -225,7 +238,10 @@ impl Input {
         match compression {
             // What the machine says has a number.
             Some(name) if error.raw_os_error().is_none() => Error::input(
-                format!("'{}' is compressed ({name}) and cannot be decompressed: {error}", path.display()),
+                format!(
+                    "'{}' is compressed ({name}) and cannot be decompressed: {error}",
+                    path.display()
+                ),
                 "the file is damaged or cut short: get it again",
             ),
             _ => files::reading(path, error),

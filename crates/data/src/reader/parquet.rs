@@ -38,8 +38,6 @@ impl Table {
 
     pub(super) fn fill(&mut self, piece: &mut Piece) -> Result<()> {
         let Table { name, reader, batches } = self;
-        batches.fill(piece, || {
-            reader.next().transpose().map_err(|error| damaged(name, &error))
-        })
+        batches.fill(piece, || reader.next().transpose().map_err(|error| damaged(name, &error)))
     }
 }

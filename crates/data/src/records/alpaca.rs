@@ -60,7 +60,8 @@ pub(super) fn convert(
     };
     answer("chosen");
     answer("rejected");
-    let paired = ["chosen", "rejected"].iter().all(|name| row.get(*name).is_some_and(Value::is_object));
+    let paired =
+        ["chosen", "rejected"].iter().all(|name| row.get(*name).is_some_and(Value::is_object));
     if !paired || form == Form::Sft {
         let Some(output) = output else {
             return Err(Error::input(

@@ -22,7 +22,9 @@ impl Style {
     fn turn(self, role: &str, text: &str) -> String {
         match self {
             Style::ChatMl => format!("<|im_start|>{role}\n{text}<|im_end|>\n"),
-            Style::Llama3 => format!("<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"),
+            Style::Llama3 => {
+                format!("<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>")
+            }
         }
     }
 

@@ -124,14 +124,19 @@ pub(crate) struct Detected {
 }
 
 /// The form of a row; none if it is of no form that is known, and an error if it is of several.
-pub(crate) fn detect(form: Form, source: &Source, row: &Map<String, Value>) -> Result<Option<Detected>> {
+pub(crate) fn detect(
+    form: Form,
+    source: &Source,
+    row: &Map<String, Value>,
+) -> Result<Option<Detected>> {
     let candidates = candidates(form, row);
     match candidates.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one.clone())),
         [one, other, ..] => {
             let reads = |it: &Detected| {
-                let cells = it.columns.iter().map(|name| format!("{name} {}", excerpt(&row[*name])));
+                let cells =
+                    it.columns.iter().map(|name| format!("{name} {}", excerpt(&row[*name])));
                 format!("as \"{}\": {}", it.name, cells.collect::<Vec<_>>().join(", "))
             };
             Err(Error::input(
@@ -156,10 +161,11 @@ fn excerpt(value: &Value) -> String {
 fn candidates(form: Form, row: &Map<String, Value>) -> Vec<Detected> {
     let has = |name: &str| row.get(name).is_some_and(|value| !value.is_null());
     let label = ["label", "kto_tag"].into_iter().find(|name| has(name));
-    let turns = ["conversations", "messages"]
-        .into_iter()
-        .find(|name| *name == "conversations" && has(name) || row.get(*name).is_some_and(sharegpt::is_turns));
-    let objects = ["chosen", "rejected"].iter().all(|name| row.get(*name).is_some_and(Value::is_object));
+    let turns = ["conversations", "messages"].into_iter().find(|name| {
+        *name == "conversations" && has(name) || row.get(*name).is_some_and(sharegpt::is_turns)
+    });
+    let objects =
+        ["chosen", "rejected"].iter().all(|name| row.get(*name).is_some_and(Value::is_object));
     let pair = has("chosen") && has("rejected") && !objects;
     let mut found = Vec::new();
     let mut add = |reading, name, columns: &[&'static str]| {
@@ -201,8 +207,12 @@ fn candidates(form: Form, row: &Map<String, Value>) -> Vec<Detected> {
         }
     }
     match turns {
-        Some(turns) if objects => add(Reading::ShareGpt, "sharegpt", &[turns, "chosen", "rejected"]),
-        _ if pair && has("prompt") => add(Reading::Auto, "paired", &["prompt", "chosen", "rejected"]),
+        Some(turns) if objects => {
+            add(Reading::ShareGpt, "sharegpt", &[turns, "chosen", "rejected"])
+        }
+        _ if pair && has("prompt") => {
+            add(Reading::Auto, "paired", &["prompt", "chosen", "rejected"])
+        }
         _ if pair => add(Reading::Auto, "paired", &["chosen", "rejected"]),
         _ => {}
     }
@@ -227,12 +237,16 @@ impl Columns {
 
     /// An error if a column that is meant is not there.
     pub(crate) fn check(&self, source: &Source, row: &Map<String, Value>) -> Result<()> {
-        let Some((name, column)) = self.names.iter().find(|(_, column)| !row.contains_key(column)) else {
+        let Some((name, column)) = self.names.iter().find(|(_, column)| !row.contains_key(column))
+        else {
             return Ok(());
         };
         let has: Vec<String> = row.keys().take(20).map(|name| format!("'{name}'")).collect();
         Err(Error::input(
-            format!("{source} has no column '{column}', which columns.{name} names; it has {}", has.join(", ")),
+            format!(
+                "{source} has no column '{column}', which columns.{name} names; it has {}",
+                has.join(", ")
+            ),
             "columns = { NAME = \"COLUMN\" } says which column of the file is meant by a name",
         ))
     }
@@ -268,7 +282,12 @@ pub(crate) fn cells(mut row: Map<String, Value>) -> Map<String, Value> {
                 "" => Some(Value::Null),
                 _ => None,
             },
-            "messages" | "conversations" | "history" | "tools" | "chat_template_kwargs" | "system"
+            "messages"
+            | "conversations"
+            | "history"
+            | "tools"
+            | "chat_template_kwargs"
+            | "system"
             | "input"
                 if trimmed.is_empty() =>
             {

@@ -51,9 +51,9 @@ pub(super) fn convert(
     mut row: Map<String, Value>,
 ) -> Result<Map<String, Value>> {
     let hint = "a row has 'conversations': [{\"from\": \"human\", \"value\": \"...\"}, ...]";
-    let named = ["conversations", "messages"]
-        .into_iter()
-        .find_map(|name| row.shift_remove(name).filter(|turns| !turns.is_null()).map(|it| (name, it)));
+    let named = ["conversations", "messages"].into_iter().find_map(|name| {
+        row.shift_remove(name).filter(|turns| !turns.is_null()).map(|it| (name, it))
+    });
     let (name, turns) = match named {
         Some((name, Value::Array(turns))) => (name, turns),
         Some((name, other)) => {
@@ -140,12 +140,16 @@ pub(super) fn rated(
 
 /// A turn as a message of the chat template.
 fn message(turn: Value, what: &str, source: &Source) -> Result<Value> {
-    let wrong = |problem: String, hint: &str| Err(Error::input(format!("{what} {problem}, {source}"), hint));
+    let wrong = |problem: String, hint: &str| {
+        Err(Error::input(format!("{what} {problem}, {source}"), hint))
+    };
     let shape = "a turn is an object such as {\"from\": \"human\", \"value\": \"...\"}";
     let mut turn = match turn {
         Value::Object(turn) => turn,
         // One turn may stand in a list of its own.
-        Value::Array(mut turns) if turns.len() == 1 => return message(turns.remove(0), what, source),
+        Value::Array(mut turns) if turns.len() == 1 => {
+            return message(turns.remove(0), what, source);
+        }
         other => return wrong(format!("is {}", kind(&other)), shape),
     };
     let Some(Value::String(speaker)) = turn.shift_remove("from") else {

@@ -98,7 +98,10 @@ impl Data {
             && let Some(other) = self.train.iter().find(|source| source.weight.is_none())
         {
             return Err(Error::input(
-                format!("[data] train: the source of '{}' has no weight, but others have", name(other)),
+                format!(
+                    "[data] train: the source of '{}' has no weight, but others have",
+                    name(other)
+                ),
                 "give every source of train a weight, or none",
             ));
         }

@@ -86,7 +86,12 @@ pub(super) fn origins(
             _ => origins.push(Origin {
                 files,
                 reading: source.form.or(form).map_or(Reading::Auto, |form| form.0),
-                columns: source.columns.as_ref().or(columns).map(|it| it.0.clone()).unwrap_or_default(),
+                columns: source
+                    .columns
+                    .as_ref()
+                    .or(columns)
+                    .map(|it| it.0.clone())
+                    .unwrap_or_default(),
                 weight: source.weight,
             }),
         }
@@ -110,7 +115,8 @@ impl Setting for DataPath {
         {
             let candidates = folders.candidates(text, &value.place);
             let finds = |path: &&PathBuf| {
-                path.exists() || places::expand(std::slice::from_ref(path), Purpose::Training).is_ok()
+                path.exists()
+                    || places::expand(std::slice::from_ref(path), Purpose::Training).is_ok()
             };
             return match candidates.iter().find(finds) {
                 Some(path) => Ok(DataPath(path.clone())),
@@ -162,8 +168,13 @@ impl Setting for Columns {
         for entry in entries {
             if !known.contains(&entry.key.as_str()) {
                 let hint = match hints::nearest(&entry.key, &known) {
-                    Some(near) => format!("did you mean '{near}'? The column stands behind the name"),
-                    None => format!("columns = {{ NAME = \"COLUMN\" }}, where a name is one of {}", known.join(", ")),
+                    Some(near) => {
+                        format!("did you mean '{near}'? The column stands behind the name")
+                    }
+                    None => format!(
+                        "columns = {{ NAME = \"COLUMN\" }}, where a name is one of {}",
+                        known.join(", ")
+                    ),
                 };
                 return Err(Error::input(
                     format!("no form has the name '{}' in columns, {}", entry.key, entry.place),
@@ -222,7 +233,8 @@ impl Setting for CacheFolder {
 
 /// The folder of tokens of a recipe that names none: below the user's cache.
 pub(super) fn default_cache() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
     cache.is_absolute().then(|| cache.join(Path::new("prospect/tokens")))
 }

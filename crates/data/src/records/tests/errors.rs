@@ -52,8 +52,8 @@ fn malformed_json_names_line_and_column() {
           hint: each line of a JSONL file is one whole JSON object; a file that begins with '[' is one JSON array"#]],
     );
     check_error(
-        "[{\"prompt\": \"p\"},\n {\"prompt\" \"p\"}]",
-        Form::Unpaired,
+        "[{\"text\": \"p\"},\n {\"prompt\" \"p\"}]",
+        Form::Sft,
         expect![[r#"
         malformed JSON at 0.jsonl:2, column 12: expected `:`
           hint: each line of a JSONL file is one whole JSON object; a file that begins with '[' is one JSON array"#]],
@@ -377,7 +377,7 @@ fn files_without_rows_are_refused() {
         "PAR1\u{0}",
         Form::Unpaired,
         expect![[r#"
-        '0.jsonl' is a Parquet file
-          hint: convert it to JSON lines first, one object per line"#]],
+            '0.jsonl' is damaged: EOF: Parquet file too small. Size is 5 but need 8
+              hint: get the file again, or write it anew, for example with `datasets`' to_parquet"#]],
     );
 }

@@ -30,7 +30,8 @@ fn check(lines: &str, expected: Expect) {
             let again = place.read(&text, &[]).unwrap();
             assert_eq!(again.data, recipe.data);
             let lines = text.lines().skip_while(|line| *line != "[data]").skip(1);
-            let lines = lines.take_while(|line| line.starts_with("train") || line.starts_with("eval"));
+            let lines =
+                lines.take_while(|line| line.starts_with("train") || line.starts_with("eval"));
             shown + &lines.collect::<Vec<_>>().join("\n")
         }
     };
