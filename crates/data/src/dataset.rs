@@ -1,17 +1,16 @@
 //! A dataset: files in, optimizer steps out.
 
-use std::borrow::Cow;
+mod epoch;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::batch::PackedStep;
 use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 use crate::load::{Made, Origin};
-use crate::packing::{Member, PackOptions, pack};
 use crate::records::{Form, Source};
 use crate::report::{Lengths, Noted, Part, Report};
 use crate::sampler::{self, Order};
@@ -19,7 +18,9 @@ use crate::template::Moment;
 use crate::tokenize::{Example, Tokenization};
 use crate::tokenizer::Tokenizer;
 use crate::tokens::{Entry, Tokens};
-use crate::{files, mix, pairing};
+use crate::{files, mix};
+pub use epoch::Epoch;
+use epoch::Ids;
 
 /// How files become examples.
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +63,6 @@ pub struct Dataset {
     max_length: Option<usize>,
     /// The weight of each origin, if they have weights.
     weights: Option<Vec<f64>>,
-}
-
-/// The steps of one epoch, each computable on its own.
-pub struct Epoch<'a> {
-    dataset: &'a Dataset,
-    batching: Batching,
-    number: u64,
-    /// Examples in order, or pairs.
-    items: Vec<usize>,
 }
 
 /// An example as a person reads it.
@@ -305,7 +297,7 @@ impl Dataset {
     }
 
     /// Prompt and completion of an example.
-    fn ids(&self, entry: &Entry) -> (Cow<'_, [u32]>, Cow<'_, [u32]>) {
+    fn ids(&self, entry: &Entry) -> Ids<'_> {
         let prompt = self.tokens.get(entry.start, entry.prompt);
         let start = entry.start + u64::from(entry.prompt);
         (prompt, self.tokens.get(start, entry.whole - entry.prompt))
@@ -373,89 +365,6 @@ impl Dataset {
     /// Examples in an item.
     fn unit(&self) -> usize {
         if self.form == Form::Paired { 2 } else { 1 }
-    }
-}
-
-impl Epoch<'_> {
-    /// How many optimizer steps there are.
-    pub fn steps(&self) -> usize {
-        self.dataset.steps_per_epoch(&self.batching)
-    }
-
-    /// Step `index` of the epoch, packed; one past the last has no group.
-    pub fn step(&self, index: usize) -> PackedStep {
-        let accumulation = self.batching.gradient_accumulation_steps.max(1);
-        let groups: Vec<Group<'_>> = self
-            .items
-            .chunks(self.batching.batch_size.max(1))
-            .enumerate()
-            .skip(index.saturating_mul(accumulation))
-            .take(accumulation)
-            .map(|(group, items)| self.group(group, items))
-            .collect();
-        let ids: Vec<Vec<(Cow<'_, [u32]>, Cow<'_, [u32]>)>> = groups
-            .iter()
-            .map(|group| group.entries.iter().map(|(_, entry)| self.dataset.ids(entry)).collect())
-            .collect();
-        let groups: Vec<Vec<Member<'_>>> =
-            groups.iter().zip(&ids).map(|(group, ids)| group.members(ids)).collect();
-        let options = PackOptions {
-            max_length: self.dataset.max_length,
-            token_budget: self.batching.token_budget,
-            mismatched: self.batching.mismatched,
-        };
-        pack(&groups, &options)
-    }
-
-    /// Examples whose mismatched completion answers the same prompt, because their group has
-    /// too few others.
-    pub fn matched_partners(&self) -> usize {
-        let groups = self.items.chunks(self.batching.batch_size.max(1)).enumerate();
-        groups
-            .map(|(group, items)| {
-                let group = self.group(group, items);
-                pairing::matched(&group.partners, &group.families)
-            })
-            .sum()
-    }
-
-    fn group(&self, group: usize, items: &[usize]) -> Group<'_> {
-        let examples: Vec<usize> = match self.dataset.form {
-            Form::Paired => items.iter().flat_map(|&pair| [2 * pair, 2 * pair + 1]).collect(),
-            Form::Unpaired | Form::Sft => items.to_vec(),
-        };
-        let entries: Vec<(usize, &Entry)> =
-            examples.iter().map(|&index| (index, &self.dataset.entries[index])).collect();
-        let families: Vec<usize> = entries.iter().map(|(_, entry)| entry.family as usize).collect();
-        let Batching { order, seed, .. } = self.batching;
-        let partners = pairing::partners(order, &families, seed, self.number, group as u64);
-        Group { entries, families, partners, paired: self.dataset.form == Form::Paired }
-    }
-}
-
-/// The examples of a KL group, before their tokens are looked at.
-struct Group<'a> {
-    /// With their indices.
-    entries: Vec<(usize, &'a Entry)>,
-    families: Vec<usize>,
-    partners: Vec<usize>,
-    paired: bool,
-}
-
-impl Group<'_> {
-    fn members<'i>(&self, ids: &'i [(Cow<'_, [u32]>, Cow<'_, [u32]>)]) -> Vec<Member<'i>> {
-        let places = self.entries.iter().zip(ids).enumerate();
-        places
-            .map(|(place, (&(index, entry), (prompt, completion)))| Member {
-                index,
-                prompt,
-                completion,
-                label: entry.label,
-                family: self.families[place],
-                partner: self.partners[place],
-                pair: self.paired.then_some(place ^ 1),
-            })
-            .collect()
     }
 }
 

@@ -26,6 +26,7 @@ pub mod tokenize;
 pub mod tokenizer;
 pub mod tokens;
 
+mod families;
 mod random;
 mod reader;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! From files to tokens: one thread reads rows, all others parse and tokenize them, and what comes out is written in
 //! the order of the files. Memory holds some pieces of some megabytes, however long the files are.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::families::Families;
 use crate::reader::{Body, RawRow, Reader};
 use crate::records::reading::{self, Columns, Reading};
 use crate::records::{self, Form, Ordered, Row, Shape, Source};
@@ -384,39 +384,4 @@ pub(crate) fn fields(body: Body, source: &Source, columns: &Columns) -> Result<M
     let of_text = matches!(body, Body::Cells(_));
     let renamed = columns.rename(raw(body, source)?);
     Ok(if of_text { reading::cells(renamed) } else { renamed })
-}
-
-/// Numbers the prompts: two completions are of one family if their prompts are equal before or after the cut to the
-/// common beginning, or through others that are. The earliest names the family.
-#[derive(Default)]
-struct Families {
-    parent: Vec<u32>,
-    first: [HashMap<u128, u32>; 2],
-}
-
-impl Families {
-    fn add(&mut self, kept: &Kept) -> Result<u32> {
-        let Ok(index) = u32::try_from(self.parent.len()) else {
-            return Err(Error::input(
-                "the data has more than 4294967295 records",
-                "no run sees so many: train on a part of them",
-            ));
-        };
-        self.parent.push(index);
-        for (first, fingerprint) in [0, 1].into_iter().zip(kept.fingerprints) {
-            let same = *self.first[first].entry(fingerprint).or_insert(index);
-            let (one, other) = (self.root(index), self.root(same));
-            self.parent[one.max(other) as usize] = one.min(other);
-        }
-        Ok(index)
-    }
-
-    fn root(&mut self, mut node: u32) -> u32 {
-        while self.parent[node as usize] != node {
-            let above = self.parent[self.parent[node as usize] as usize];
-            self.parent[node as usize] = above;
-            node = above;
-        }
-        node
-    }
 }

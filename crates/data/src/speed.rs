@@ -204,13 +204,13 @@ fn speed_of_tokenizing() {
             let kept = folder.path().join(format!("tokens-{threads}-{round}"));
             let cache = Cache { folder: kept, least: 0, map: held };
             let origin = Origin { files: vec![paths[0].clone()], ..Origin::default() };
-            let mut open = || {
+            let open = || {
                 let origin = std::slice::from_ref(&origin);
                 let open = || Dataset::open(origin, Some(&cache), &tokenizer, &options);
                 assert_eq!(pool.install(open).expect("dataset").0.count(), rows.len());
             };
-            ours = ours.min(time(&mut open));
-            cached = cached.min(time(&mut open));
+            ours = ours.min(time(open));
+            cached = cached.min(time(open));
         }
         let rate = |seconds: f64| bytes as f64 / seconds / 1e6;
         report(&format!(

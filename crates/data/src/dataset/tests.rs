@@ -51,7 +51,7 @@ fn weights_are_shares_of_an_epoch_and_classes_stay_spread() {
         report.parts.iter().map(|part| (part.examples, part.per_epoch)).collect();
     assert_eq!(shares, [(30, 8), (2, 24)]);
     let batching = batching(Order::Shuffled);
-    let mut seen = vec![0; 32];
+    let mut seen = [0; 32];
     for number in 0..4 {
         let epoch = dataset.epoch(&batching, number);
         assert_eq!(epoch.steps(), 8);
