@@ -6,9 +6,10 @@
 //! folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use data::template::{ChatTemplate, Conversation, Moment};
-use data::{Form, Tokenizer};
+use data::{DataOptions, Dataset, Form, Tokenizer};
 use engine::device::{Device, Kind};
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
@@ -36,6 +37,17 @@ pub const READERS: &[Reader] = &[
             "data/rows/unpaired.jsonl",
         ],
         read: jsonl,
+    },
+    Reader { name: "csv", seeds: &["data/formats/chat.csv"], read: csv },
+    Reader {
+        name: "parquet",
+        seeds: &["data/formats/chat.none.parquet", "data/formats/chat.snappy.parquet"],
+        read: parquet,
+    },
+    Reader {
+        name: "arrow",
+        seeds: &["data/formats/chat.stream.arrow", "data/formats/chat.lz4.arrow"],
+        read: arrow,
     },
     Reader {
         name: "template",
@@ -85,6 +97,7 @@ pub const READERS: &[Reader] = &[
 
 /// A sound tokenizer, for readers of what lies beside one.
 const TOKENIZER: &[u8] = include_bytes!("../../fixtures/kto/tiny/tokenizer.json");
+const TOKENIZER_CONFIG: &[u8] = include_bytes!("../../fixtures/kto/tiny/tokenizer_config.json");
 /// A sound file of tensors.
 const TENSORS: &[u8] = include_bytes!("../../fixtures/models/adapter/adapter_model.safetensors");
 
@@ -94,11 +107,35 @@ fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-fn jsonl(bytes: &[u8], folder: &Path) {
-    let path = file(folder, "data.jsonl", bytes);
+/// Rows of a file, tokenized.
+fn rows(bytes: &[u8], folder: &Path, name: &str) {
+    static TOKENIZERS: OnceLock<Tokenizer> = OnceLock::new();
+    let tokenizer = TOKENIZERS.get_or_init(|| {
+        file(folder, "tokenizer.json", TOKENIZER);
+        file(folder, "tokenizer_config.json", TOKENIZER_CONFIG);
+        Tokenizer::load(folder).expect("the tokenizer is sound")
+    });
+    let path = file(folder, name, bytes);
     for form in [Form::Unpaired, Form::Paired, Form::Sft] {
-        let _ = data::records::read(std::slice::from_ref(&path), form);
+        let options = DataOptions { form, max_length: Some(64), now: Moment(0) };
+        let _ = Dataset::load(std::slice::from_ref(&path), tokenizer, &options);
     }
+}
+
+fn jsonl(bytes: &[u8], folder: &Path) {
+    rows(bytes, folder, "data.jsonl");
+}
+
+fn csv(bytes: &[u8], folder: &Path) {
+    rows(bytes, folder, "data.csv");
+}
+
+fn parquet(bytes: &[u8], folder: &Path) {
+    rows(bytes, folder, "data.parquet");
+}
+
+fn arrow(bytes: &[u8], folder: &Path) {
+    rows(bytes, folder, "data.arrow");
 }
 
 /// A message of each kind, for templates.

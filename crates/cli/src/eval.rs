@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
         say(
             "note: the recipe has no held-out data (data.eval), so this measures what training learns from",
         );
-        recipe.data.eval = recipe.data.train.clone();
+        recipe.data.measure_train();
     }
     match &arguments.adapter {
         // Rank, scale and modules are those of the adapter, whatever the recipe trains.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ::hub::error::Fault;
 use ::hub::{Event, Hub, Repository};
 use ::train::error::{Error, Result};
+use ::train::recipe::sources::{DataPath, Source};
 use ::train::recipe::{ModelPath, Recipe};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -48,15 +49,22 @@ pub(crate) fn folder(path: &Path) -> Result<PathBuf> {
 }
 
 /// Files of rows, data sets of the hub replaced by theirs.
-fn rows(paths: Vec<PathBuf>, splits: &[&str]) -> Result<Vec<PathBuf>> {
+fn rows(sources: Vec<Source>, splits: &[&str]) -> Result<Vec<Source>> {
     let mut all = Vec::new();
-    for path in paths {
-        let name = path.to_str().filter(|_| !path.exists());
-        match name.and_then(Repository::dataset) {
-            None => all.push(path),
-            Some((repository, within)) => all
-                .extend(with_hub(|hub, events| hub.dataset(&repository, within, splits, events))?),
+    for source in sources {
+        let mut files = Vec::new();
+        for path in source.files {
+            let name = path.0.to_str().filter(|_| !path.finds());
+            match name.and_then(Repository::dataset) {
+                None => files.push(path),
+                Some((repository, within)) => {
+                    let fetched =
+                        with_hub(|hub, events| hub.dataset(&repository, within, splits, events))?;
+                    files.extend(fetched.into_iter().map(DataPath));
+                }
+            }
         }
+        all.push(Source { files, ..source });
     }
     Ok(all)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 pub use data::template::Moment;
-use data::{Batching, DataOptions, Dataset, Form, Order, Report, Tokenizer};
+use data::{Batching, DataOptions, Dataset, Form, Order, Origin, Report, Tokenizer};
 use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
@@ -15,6 +15,7 @@ use crate::judge::{Prompts, beyond_vocabulary};
 use crate::recipe::adapter::TargetModules;
 use crate::recipe::model::{Dtype, Model as RecipeModel, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
+use crate::recipe::sources::DataPath;
 use crate::recipe::training::Train;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
 
@@ -64,7 +65,7 @@ impl Inputs {
             true => Some(Checkpoint::open(&folder)?),
             false => None,
         };
-        if recipe.data.train.iter().all(|path| path.exists()) {
+        if recipe.data.train.iter().flat_map(|source| &source.files).all(DataPath::finds) {
             return Inputs::read(recipe, folder, checkpoint, now);
         }
         let config = ModelConfig::load(&folder)?;
@@ -140,10 +141,13 @@ impl Inputs {
             ));
         }
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
-        let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
-        let eval = match recipe.data.eval.as_slice() {
+        let cache = recipe.data.tokens();
+        let load =
+            |origins: &[Origin]| Dataset::open(origins, cache.as_ref(), &tokenizer, &options);
+        let (dataset, report) = load(&recipe.data.origins()?)?;
+        let eval = match recipe.data.held_out()?.as_slice() {
             [] => None,
-            files => Some(Dataset::load(files, &tokenizer, &options)?),
+            origins => Some(load(origins)?),
         };
         if recipe.data.max_length > config.max_position_embeddings {
             return Err(Error::input(
@@ -158,12 +162,9 @@ impl Inputs {
             None => None,
             Some(generate) => Some(Prompts::load(generate, &tokenizer, now)?),
         };
-        for example in
-            eval.iter().map(|(eval, _)| eval).chain([&dataset]).flat_map(Dataset::examples)
-        {
-            let mut ids = example.prompt_ids.iter().chain(&example.completion_ids);
-            if ids.any(|id| *id as usize >= config.vocab_size) {
-                return Err(beyond_vocabulary(&example.source.to_string(), config.vocab_size));
+        for dataset in eval.iter().map(|(eval, _)| eval).chain([&dataset]) {
+            if let Some(source) = dataset.first_beyond(config.vocab_size) {
+                return Err(beyond_vocabulary(&source.to_string(), config.vocab_size));
             }
         }
         if let Some(prompts) = &prompts {

@@ -70,6 +70,8 @@ pub fn run(
         train: &inputs.report,
         eval: inputs.eval.as_ref().map(|(_, report)| report),
     });
+    let caches = inputs.eval.iter().map(|(_, report)| report).chain([&inputs.report]);
+    caches.filter_map(|report| report.cache.clone()).for_each(|word| tell(Event::Note(word)));
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
     if gpu && inputs.recipe.train.attention == Attention::Flash {
         let head_dim = inputs.config.head_dim;

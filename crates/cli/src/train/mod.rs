@@ -44,7 +44,8 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     shown.close();
     match ending {
         Ending::Finished(summary) => {
-            conclusion::conclude(&recipe, &arguments.recipe.recipe, &summary, shown.judgement());
+            let (typed, from_text) = (&arguments.recipe.recipe, shown.learns_from_text());
+            conclusion::conclude(&recipe, typed, &summary, shown.judgement(), from_text);
             Ok(Done::Well)
         }
         Ending::Stopped { step, checkpoint } => {

@@ -2,6 +2,7 @@
 //! (`utils/chat_template_utils.py`), over minijinja's.
 
 use std::fmt;
+use std::sync::PoisonError;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value as Jinja};
@@ -10,6 +11,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use super::clock::Moment;
 use super::methods::wrong;
 use super::source::PERCENT;
+use super::{ASKED, Asked};
 use super::{filters, format, json, methods, text};
 
 /// Instructions a rendering may take. A long conversation takes some tens of thousands.
@@ -30,7 +32,7 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-pub(super) fn environment(now: Moment) -> Environment<'static> {
+pub(super) fn environment(now: Moment, asked: Asked) -> Environment<'static> {
     let mut environment = Environment::new();
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
@@ -52,7 +54,14 @@ pub(super) fn environment(now: Moment) -> Environment<'static> {
         Err(Error::new(ErrorKind::InvalidOperation, "the template raised an exception")
             .with_source(Raised(text::python_str(message))))
     });
-    environment.add_function("strftime_now", move |directives: &str| now.strftime(directives));
+    environment.add_function("strftime_now", move |directives: &str| {
+        let time = now.strftime(directives);
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() < ASKED && !asked.contains_key(directives) {
+            asked.insert(directives.to_owned(), time.clone());
+        }
+        time
+    });
     environment
 }
 

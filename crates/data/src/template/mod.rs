@@ -26,6 +26,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::value::{Serde, Value as Jinja};
 use minijinja::{Environment, ErrorKind};
@@ -59,7 +60,15 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, Jinja)>,
     origin: String,
     reads_clock: bool,
+    /// What was asked of the clock, with the answers.
+    asked: Asked,
 }
+
+/// How many formats are kept: no template has more than a few.
+pub(crate) const ASKED: usize = 16;
+
+/// Formats of times with the times they were answered by.
+type Asked = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// What a template renders.
 #[derive(Clone, Copy)]
@@ -103,7 +112,8 @@ impl ChatTemplate {
         now: Moment,
         origin: String,
     ) -> Result<Self> {
-        let mut environment = environment(now);
+        let asked = Asked::default();
+        let mut environment = environment(now, asked.clone());
         let tool_use = tool_use.unwrap_or(default);
         for (name, source) in [("default", default), ("tool_use", tool_use)] {
             if source.len() > LONGEST {
@@ -117,12 +127,18 @@ impl ChatTemplate {
         let special_tokens =
             special_tokens.map(|(name, token)| (name.to_string(), Jinja::from(token))).collect();
         let reads_clock = [default, tool_use].iter().any(|text| text.contains("strftime_now"));
-        Ok(Self { environment, special_tokens, origin, reads_clock })
+        Ok(Self { environment, special_tokens, origin, reads_clock, asked })
     }
 
     /// Whether what it renders depends on the moment given.
     pub fn reads_clock(&self) -> bool {
         self.reads_clock
+    }
+
+    /// What was asked of the clock so far, with the answers.
+    pub(crate) fn clock(&self) -> Vec<(String, String)> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(|(format, time)| (format.clone(), time.clone())).collect()
     }
 
     /// The text of a conversation.

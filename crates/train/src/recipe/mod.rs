@@ -32,6 +32,7 @@ mod hints;
 mod paths;
 mod setting;
 mod source;
+pub mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -158,6 +159,7 @@ impl Recipe {
             generate: read_optional(tree, folders)?,
         };
         recipe.objective.resolve(tree)?;
+        recipe.data.check()?;
         recipe.schedule.resolve(tree)?;
         recipe.train.resolve(&recipe.objective, tree)?;
         match &mut recipe.adapter {

@@ -21,7 +21,7 @@ pub(super) struct Folders {
     /// Where the program was started.
     current: PathBuf,
     /// Whether a path at which there is nothing is an error.
-    must_exist: bool,
+    pub(super) must_exist: bool,
 }
 
 impl Folders {
@@ -54,7 +54,7 @@ impl Folders {
     }
 
     /// The places a path of something to be read is looked for at, in that order.
-    fn candidates(&self, path: &str, place: &Place) -> Vec<PathBuf> {
+    pub(super) fn candidates(&self, path: &str, place: &Place) -> Vec<PathBuf> {
         let mut candidates = vec![self.recipe.join(path), self.current.join(path)];
         if matches!(place, Place::Flag(_)) {
             candidates.remove(0);
@@ -65,7 +65,7 @@ impl Folders {
 }
 
 /// The error of a path that was found nowhere.
-fn missing(at: &At, value: &Value, candidates: &[PathBuf], also: &str) -> Error {
+pub(super) fn missing(at: &At, value: &Value, candidates: &[PathBuf], also: &str) -> Error {
     let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
     at.wrong_with(value, "does not exist", format!("looked for {}{also}", looked.join(" and ")))
 }

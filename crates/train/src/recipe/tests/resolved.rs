@@ -3,6 +3,7 @@
 use super::{Place, SHORTEST};
 use crate::recipe::adapter::TargetModules;
 use crate::recipe::objective::Reference;
+use crate::recipe::sources::{DataPath, Source};
 use crate::recipe::{ModelPath, Recipe};
 use expect_test::expect;
 
@@ -25,8 +26,11 @@ init_from = "start"
 [data]
 train = ["feedback.jsonl", "more.jsonl"]
 eval = "held-out.jsonl"
+form = "sharegpt"
+columns = { label = "liked", conversations = "turns" }
 max_length = 512
 order = "sequential"
+cache = "tokens"
 [objective]
 name = "kto"
 beta = 0.3
@@ -161,8 +165,11 @@ fn the_longest_recipe_keeps_every_value() {
         [data]
         train = ["PLACE/feedback.jsonl", "PLACE/more.jsonl"]
         eval = ["PLACE/held-out.jsonl"]
+        form = "sharegpt"
+        columns = { label = "liked", conversations = "turns" }
         max_length = 512
         order = "sequential"
+        cache = "HERE/tokens"
 
         [objective]
         name = "kto"
@@ -274,7 +281,8 @@ fn a_plan_can_be_made_before_the_data_is_there() {
     std::fs::write(&path, SHORTEST.replace("feedback", "not-yet")).unwrap();
     assert!(Recipe::read(&path, &[]).is_err());
     let recipe = Recipe::read_without_files(&path, &[]).unwrap();
-    assert_eq!(recipe.data.train, [std::env::current_dir().unwrap().join("not-yet.jsonl")]);
+    let path = std::env::current_dir().unwrap().join("not-yet.jsonl");
+    assert_eq!(recipe.data.train, [Source::of(DataPath(path))]);
 }
 
 #[test]
