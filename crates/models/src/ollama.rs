@@ -218,7 +218,7 @@ mod tests {
             PARAMETER temperature 0.7
             PARAMETER top_k 20
             PARAMETER repeat_penalty 1.05
-            notes: []"#]],
+            notes: ["the chat template has no turn for a system message: Ollama leaves one out"]"#]],
         );
     }
 
