@@ -12,7 +12,7 @@ use engine::error::Result as Engine;
 use engine::memory::arena::Category;
 use engine::ops::adamw::{self, Hyper, Rule, State};
 use engine::ops::attention::{self, Heads, Kernel, Segment, Segments};
-use engine::ops::linear_logps::{self, Items};
+use engine::ops::linear_logps::{self, Items, Logits};
 use engine::ops::matmul::{self, Output};
 use engine::ops::nf4::{self, Quantized, Scales};
 use engine::random::Stream;
@@ -210,7 +210,8 @@ fn step(device: &Device) -> Engine<Outcome> {
     let items = Items { rows: &rows, targets: &targets };
     let (mut lse, mut logps) = (random(device, (m, 1), 15)?, random(device, (m, 1), 16)?);
     let mut loss = |weight: &Tensor| -> Engine<(f64, Vec<f32>)> {
-        linear_logps::forward(x.view(), weight.view(), items, lse.view_mut(), logps.view_mut())?;
+        let (l, p) = (lse.view_mut(), logps.view_mut());
+        linear_logps::forward(x.view(), weight.view(), items, Logits::PLAIN, l, p)?;
         Ok((-logps.as_slice::<f32>().iter().map(|l| f64::from(*l)).sum::<f64>(), lse.to_vec()?))
     };
     let (before, saved) = loss(&weight)?;
@@ -224,6 +225,7 @@ fn step(device: &Device) -> Engine<Outcome> {
         x.view(),
         weight.view(),
         items,
+        Logits::PLAIN,
         saved.view(),
         dx.view_mut(),
         out,

@@ -32,15 +32,17 @@ fn both_spellings_of_the_rotary_embedding_are_the_same_model() {
     let mut parameters = llama3;
     parameters["rope_theta"] = json!(5e5);
     assert_eq!(old, read(json!({"rope_parameters": parameters})).unwrap());
-    assert_eq!(old.rope.theta, 5e5);
-    assert_ne!(old.rope.scaling, RopeScaling::Default);
+    assert_eq!(old.ropes[0].theta, 5e5);
+    assert_ne!(old.ropes[0].scaling, RopeScaling::Default);
     let typed = read(json!({"rope_scaling": {"type": "linear", "factor": 2.0}})).unwrap();
-    assert_eq!(typed.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+    assert_eq!(typed.ropes[0].scaling, RopeScaling::Linear { factor: 2.0 });
 }
 
 #[test]
 fn frequencies_of_llama3_keep_short_waves_and_divide_long_ones() {
     let rope = Rope {
+        dim: 128,
+        attention_factor: 1.0,
         theta: 500_000.0,
         scaling: RopeScaling::Llama3 {
             factor: 8.0,
@@ -49,8 +51,8 @@ fn frequencies_of_llama3_keep_short_waves_and_divide_long_ones() {
             original_max_position_embeddings: 8192.0,
         },
     };
-    let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() }.inverse_frequencies(128);
-    let scaled = rope.inverse_frequencies(128);
+    let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() }.inverse_frequencies(false);
+    let scaled = rope.inverse_frequencies(false);
     assert_eq!(scaled[0], plain[0]);
     assert_eq!(scaled[63], plain[63] / 8.0);
     // The wavelength of pair 30 is 2 pi 500000^(60/128) = 2944, between 2048 and 8192.
@@ -88,9 +90,9 @@ fn windows_follow_the_family() {
 #[test]
 fn biases_and_norms_follow_the_family() {
     let qwen2 = read(json!({"model_type": "qwen2"})).unwrap();
-    assert!(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.qk_norm);
+    assert!(qwen2.qkv_bias && !qwen2.o_bias && qwen2.qk_norm == QkNorm::None);
     let qwen3 = read(json!({"model_type": "qwen3"})).unwrap();
-    assert!(!qwen3.qkv_bias && qwen3.qk_norm && qwen3.head_dim == 128);
+    assert!(!qwen3.qkv_bias && qwen3.qk_norm == QkNorm::Heads && qwen3.head_dim == 128);
     let llama = read(json!({"attention_bias": true, "mlp_bias": true})).unwrap();
     assert!(llama.qkv_bias && llama.o_bias && llama.mlp_bias && llama.head_dim == 16);
 }
@@ -100,14 +102,14 @@ fn what_would_change_the_mathematics_is_refused() {
     refused(
         json!({"model_type": "gpt_neox"}),
         expect![[r#"
-        config.json: the architecture 'gpt_neox' is not known
-          hint: Prospect knows llama, mistral, qwen2, qwen3; the others compute something else, so they are refused"#]],
+            config.json: the architecture 'gpt_neox' is not known
+              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused"#]],
     );
     refused(
         json!({"model_type": 3}),
         expect![[r#"
-        config.json: model_type is missing
-          hint: Prospect knows llama, mistral, qwen2, qwen3"#]],
+            config.json: model_type is missing
+              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3"#]],
     );
     refused(
         json!({"hidden_act": "relu"}),
@@ -118,8 +120,8 @@ fn what_would_change_the_mathematics_is_refused() {
     refused(
         json!({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}),
         expect![[r#"
-        config.json: rope_type = "longrope" is not known
-          hint: Prospect knows default, linear and llama3"#]],
+            config.json: short_factor is not a list of 8 numbers
+              hint: download config.json again"#]],
     );
     refused(
         json!({"num_key_value_heads": 3}),
@@ -168,12 +170,6 @@ fn what_would_change_the_mathematics_is_refused() {
         expect![[r#"
         config.json: the weights are quantized by bitsandbytes in 8 bits
           hint: Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = "nf4" quantizes on load"#]],
-    );
-    refused(
-        json!({"pretraining_tp": 2}),
-        expect![[r#"
-        config.json: pretraining_tp = 2 is not supported
-          hint: Prospect computes with pretraining_tp = 1"#]],
     );
 }
 

@@ -9,13 +9,14 @@ mod block;
 mod linear;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::ops::Range;
 
 use engine::device::Device;
 use engine::memory::arena::Category;
 use engine::ops::attention::{Kernel, Segment, Segments};
-use engine::ops::embedding;
+use engine::ops::{embedding, scale};
 use engine::tensor::{Tensor, View, ViewMut};
 
 use crate::config::{ModelConfig, RopeTables};
@@ -26,6 +27,7 @@ use crate::trained::Gradients;
 use crate::weights::Weights;
 
 use block::{Activations, Keeping, Stream, Visit};
+use turns::Turns;
 
 /// A model on a device.
 pub struct Model {
@@ -33,8 +35,10 @@ pub struct Model {
     pub config: ModelConfig,
     /// Its weights.
     pub weights: Weights,
-    /// cos and sin of every position the run meets.
-    pub rope: RopeTables,
+    /// cos and sin of every position the run meets, for each rotary embedding of the config.
+    pub ropes: Vec<RopeTables>,
+    /// How many positions that is.
+    pub positions: usize,
     /// How attention is computed.
     pub attention: Kernel,
 }
@@ -47,8 +51,9 @@ impl Model {
         weights: Weights,
         positions: usize,
     ) -> Result<Model> {
-        let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
-        Ok(Model { config, weights, rope, attention: Kernel::Flash })
+        let tables = config.ropes.iter().map(|rope| RopeTables::new(device, rope, positions));
+        let ropes = tables.collect::<Result<_>>()?;
+        Ok(Model { config, weights, ropes, positions, attention: Kernel::Flash })
     }
 
     /// Where it lives.
@@ -140,6 +145,9 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
     let shape = (pass.tokens.rows(), model.config.hidden_size);
     let mut x = device.scratch(shape, device.activations(), Category::Activations)?;
     embedding::forward(pass.tokens, model.weights.embed_tokens.view(), x.view_mut())?;
+    if model.config.embedding_multiplier != 1.0 {
+        scale::forward(x.view_mut(), model.config.embedding_multiplier)?;
+    }
     Stream::new(x)
 }
 
@@ -148,9 +156,10 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
     let (device, c) = (model.device(), model.config.hidden_size);
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(device, pass.segments.clone())?;
+    let turns = Turns::new(model, pass)?;
     let mut kept = Vec::new();
     for index in 0..model.config.num_hidden_layers {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         if pass.grad_rows == 0 {
             block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
@@ -178,8 +187,9 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
 pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache]) -> Result<Tensor> {
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(model.device(), pass.segments.clone())?;
+    let turns = Turns::new(model, pass)?;
     for (index, cache) in caches.iter_mut().enumerate() {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         block::forward(visit, &mut stream, Keeping::Nothing, Some(cache))?;
     }
     stream.finish()
@@ -196,10 +206,12 @@ pub fn backward(
 ) -> Result<()> {
     let part = pass.gradient_part();
     let segments = Segments::new(model.device(), part.segments.clone())?;
+    // Of the whole pass: rows without gradient say as well how long a sequence is.
+    let turns = Turns::new(model, pass)?;
     let trains_below = matches!(gradients, Gradients::Full(_));
     let mut kept = kept.0;
     for index in (0..model.config.num_hidden_layers).rev() {
-        let visit = Visit { model, pass: &part, segments: &segments, index };
+        let visit = Visit { model, pass: &part, segments: &segments, turns: &turns, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
         let all = match layer {
             Kept::All(all) => all,
@@ -214,6 +226,9 @@ pub fn backward(
         block::backward(visit, &all, dhidden.reborrow(), gradients, needs_input_gradient)?;
     }
     if let Gradients::Full(weights) = gradients {
+        if model.config.embedding_multiplier != 1.0 {
+            scale::backward(dhidden.reborrow(), model.config.embedding_multiplier)?;
+        }
         embedding::backward(part.tokens, dhidden.view(), weights.embed_tokens.view_mut())?;
     }
     Ok(())
