@@ -42,8 +42,10 @@ pub(super) struct Family {
     pub(super) residual: Multiplier,
     /// What logits are divided by.
     pub(super) logits_divisor: Multiplier,
-    /// Keys that the family's code reads in ways Prospect does not compute, with the value it computes with.
-    pub(super) fixed: &'static [(&'static str, f64)],
+    /// Flags that the family's code reads and that Prospect computes without.
+    pub(super) without: &'static [&'static str],
+    /// Keys that stand in the family's config.json and that its code does not read.
+    pub(super) unread: &'static [&'static str],
 }
 
 /// What stands for keys that config.json lacks.
@@ -176,7 +178,8 @@ const LLAMA: Family = Family {
     embedding: Multiplier::One,
     residual: Multiplier::One,
     logits_divisor: Multiplier::One,
-    fixed: &[],
+    without: &[],
+    unread: &[],
 };
 
 /// Gemma 2; Gemma 3 differs in little.
@@ -205,7 +208,7 @@ const GEMMA2: Family = Family {
     attention_cap: Cap::Key("attn_logit_softcapping", Some(50.0)),
     final_cap: Cap::Key("final_logit_softcapping", Some(30.0)),
     embedding: Multiplier::RootOfWidth,
-    fixed: &[("use_bidirectional_attention", 0.0)],
+    without: &["use_bidirectional_attention"],
     ..LLAMA
 };
 
@@ -266,9 +269,9 @@ pub(super) const FAMILIES: [Family; SUPPORTED.len()] = [
         qk_norm: QkNorm::Heads,
         window: Window::AllButEvery(Some("sliding_window_pattern"), 6),
         rotary: Rotary { theta: 1_000_000.0, local_theta: Some(10_000.0), ..LLAMA.rotary },
-        // `attn_logit_softcapping` stands in its config.json, and no code reads it.
         attention_cap: Cap::Never,
         final_cap: Cap::Key("final_logit_softcapping", None),
+        unread: &["attn_logit_softcapping"],
         ..GEMMA2
     },
     Family {

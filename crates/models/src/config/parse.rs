@@ -94,6 +94,7 @@ impl Source {
             },
         };
         self.check(family, &config)?;
+        family.unread.iter().for_each(|key| self.know(key));
         keys::refuse_unknown(self, family.model_type)?;
         Ok(config)
     }
@@ -131,11 +132,10 @@ impl Source {
             let text = format!("rms_norm_eps = {} is not from 0 to below 1", config.rms_norm_eps);
             return Err(self.wrong(text, "download config.json again"));
         }
-        for (key, value) in family.fixed {
-            let flag = |given: &Value| given.as_bool().map(f64::from);
-            if self.get(key).is_some_and(|given| given.as_f64().or(flag(given)) != Some(*value)) {
-                let text = format!("{key} = {} is not supported", self.fields[*key]);
-                return Err(self.wrong(text, format!("Prospect computes with {key} = {value}")));
+        for key in family.without {
+            if self.flag(key, false)? {
+                let text = format!("{key} = true is not supported");
+                return Err(self.wrong(text, format!("Prospect computes with {key} = false")));
             }
         }
         self.check_quantization()
