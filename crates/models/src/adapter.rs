@@ -166,7 +166,7 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
 
 /// Writes an adapter that PEFT loads. `base` is what the adapter was trained on.
 pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
-    let config = config_json(&adapter.config, base);
+    let config = config_json(adapter, base);
     let entries: Vec<Entry> =
         adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
     export::write_safetensors(&folder.join(WEIGHTS), &entries)?;
@@ -175,14 +175,10 @@ pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
 }
 
 /// What stands in `adapter_config.json` of an adapter that was trained on `base`.
-pub fn config_json(lora: &LoraConfig, base: &str) -> Value {
+pub fn config_json(adapter: &Adapter, base: &str) -> Value {
+    let lora = &adapter.config;
     let modules = match &lora.target_modules {
-        Targets::AllLinear => {
-            let last = |linear: &crate::weights::Linear| {
-                linear.path().split('.').next_back().map(str::to_owned)
-            };
-            crate::weights::Linear::ALL.iter().filter_map(last).collect()
-        }
+        Targets::AllLinear => adapter.modules().into_iter().map(str::to_owned).collect(),
         Targets::Suffixes(names) => names.clone(),
     };
     json!({

@@ -14,7 +14,7 @@ use safetensors::Dtype;
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::weights::{self, Linear};
+use crate::weights;
 
 /// One tensor.
 pub(crate) struct Tensor<'a> {
@@ -39,7 +39,7 @@ pub(crate) fn tensors<'a>(
 ) -> Result<Vec<Tensor<'a>>> {
     let mut quantized = BTreeMap::new();
     for layer in 0..config.num_hidden_layers {
-        for linear in Linear::ALL {
+        for &linear in config.linears() {
             let name = format!("model.layers.{layer}.{}.weight", linear.path());
             let shape = Shape::from(linear.shape(config));
             // What is wrong with a weight is said before the first is used.

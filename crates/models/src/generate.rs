@@ -93,7 +93,7 @@ pub fn generate(
     request: &Request<'_>,
     mut on_token: impl FnMut(usize, u32),
 ) -> Result<Vec<Vec<u32>>> {
-    let positions = model.rope.cos.rows();
+    let positions = model.positions;
     for prompt in prompts {
         if prompt.is_empty() {
             return Err(Error::input(
@@ -172,7 +172,15 @@ fn generate_batch(
             sequence.written.push(token);
             on_token(first + index, token);
             sequence.done = sequence.written.len() == request.max_new_tokens;
-            if !sequence.done {
+            if sequence.done {
+                continue;
+            }
+            // Keys of a sequence that the next token makes a long one turn otherwise: all of it runs again.
+            let mut switches = model.ropes.iter().filter_map(|tables| tables.switch);
+            if switches.any(|(longest, _)| sequence.len == longest) {
+                sequence.len = 0;
+                next.push((*index, [&prompts[*index][..], &sequence.written].concat()));
+            } else {
                 next.push((*index, vec![token]));
             }
         }

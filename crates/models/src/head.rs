@@ -63,7 +63,8 @@ pub fn forward(
     {
         let head = model.weights.visit_head()?;
         let (lse, logps) = (lse.view_mut(), logps.view_mut());
-        linear_logps::forward(normed.view(), head.view(), scored, lse, logps)?;
+        let form = model.config.logits();
+        linear_logps::forward(normed.view(), head.view(), scored, form, lse, logps)?;
     }
     let grad_ids = place(grad_rows as u32) as usize;
     let logps = logps.to_vec()?;
@@ -71,11 +72,11 @@ pub fn forward(
 }
 
 fn norm(model: &Model, x: &Tensor, normed: &mut Tensor, rstd: &mut Tensor) -> Result<()> {
-    let eps = model.config.rms_norm_eps;
+    let (offset, eps) = (model.config.norm_offset, model.config.rms_norm_eps);
     rms_norm::forward(
         x.view(),
         model.weights.norm.view(),
-        0.0,
+        offset,
         eps,
         normed.view_mut(),
         rstd.view_mut(),
@@ -125,7 +126,8 @@ pub fn backward(
     {
         let head = model.weights.visit_head()?;
         let dx = dnormed.view_mut();
-        linear_logps::backward(kept.view(), normed, head.view(), items, lse, dx, dhead)?;
+        let form = model.config.logits();
+        linear_logps::backward(kept.view(), normed, head.view(), items, form, lse, dx, dhead)?;
     }
     dx.zero();
     let dnorm = gradients.norm(|weights| &mut weights.norm);
@@ -134,7 +136,7 @@ pub fn backward(
         dnormed.view(),
         x,
         model.weights.norm.view(),
-        0.0,
+        model.config.norm_offset,
         rstd,
         dx.view_mut(),
         dnorm,
@@ -156,15 +158,16 @@ pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
     let mut normed =
         device.scratch((n, hidden.cols()), device.activations(), Category::Workspace)?;
     let mut rstd = take(n, 1)?;
-    let eps = model.config.rms_norm_eps;
+    let (offset, eps) = (model.config.norm_offset, model.config.rms_norm_eps);
     rms_norm::forward(
         hidden,
         model.weights.norm.view(),
-        0.0,
+        offset,
         eps,
         normed.view_mut(),
         rstd.view_mut(),
     )?;
+    let form = model.config.logits();
     let mut all = vec![0f32; n * v];
     for start in (0..v).step_by(LOGITS_TILE) {
         let tokens = start..(start + LOGITS_TILE).min(v);
@@ -172,10 +175,13 @@ pub fn logits(model: &Model, hidden: View<'_>) -> Result<Vec<f32>> {
         let mut logits = take(n, width)?;
         let tile = Visited::of(model.weights.head().slice(tokens.clone()))?;
         let y = logits.view_mut();
-        matmul::forward(normed.view(), tile.view(), 1.0, matmul::Output::Write, y)?;
+        matmul::forward(normed.view(), tile.view(), form.scale, matmul::Output::Write, y)?;
         for (row, from) in logits.to_vec::<f32>()?.chunks(width).enumerate() {
             all[row * v + start..row * v + start + width].copy_from_slice(from);
         }
+    }
+    if let Some(cap) = form.soft_cap {
+        all.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
     }
     Ok(all)
 }

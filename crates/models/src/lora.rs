@@ -8,7 +8,7 @@ use engine::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::weights::Linear;
+use crate::weights::{LINEARS, Linear};
 
 /// What an adapter is made of, by PEFT's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,12 +62,10 @@ impl LoraConfig {
                 target_modules: Targets::Suffixes(vec![suffix.clone()]),
                 ..self.clone()
             };
-            let hits = |layer| Linear::ALL.iter().any(|linear| one.targets(layer, *linear));
+            let hits = |layer| config.linears().iter().any(|linear| one.targets(layer, *linear));
             if !(0..config.num_hidden_layers).any(hits) {
-                let names: Vec<&str> = Linear::ALL
-                    .iter()
-                    .filter_map(|linear| linear.path().split('.').next_back())
-                    .collect();
+                let names: Vec<&str> =
+                    config.linears().iter().map(|linear| linear.name()).collect();
                 return Err(Error::input(
                     format!(
                         "target_modules names '{suffix}', which no linear layer of the model is called"
@@ -96,7 +94,7 @@ pub struct Adapter {
     /// What they are made of.
     pub config: LoraConfig,
     /// By block and [`Linear`].
-    pub layers: Vec<[Option<Lora>; 7]>,
+    pub layers: Vec<[Option<Lora>; LINEARS]>,
 }
 
 impl Adapter {
@@ -110,11 +108,12 @@ impl Adapter {
         };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
-            let mut matrices = [const { None }; 7];
-            for (linear, place) in Linear::ALL.into_iter().zip(&mut matrices) {
-                if lora.targets(layer, linear) {
+            let mut matrices = [const { None }; LINEARS];
+            for linear in config.linears() {
+                if lora.targets(layer, *linear) {
                     let (out, input) = linear.shape(config);
-                    *place = Some(Lora { a: take((lora.r, input))?, b: take((out, lora.r))? });
+                    matrices[*linear as usize] =
+                        Some(Lora { a: take((lora.r, input))?, b: take((out, lora.r))? });
                 }
             }
             layers.push(matrices);
@@ -126,19 +125,27 @@ impl Adapter {
     /// the base at first.
     pub fn initialize(&mut self, seed: u64) -> Result<()> {
         for (layer, matrices) in self.layers.iter_mut().enumerate() {
-            for (index, lora) in matrices.iter_mut().enumerate() {
+            for (linear, lora) in Linear::ALL.into_iter().zip(matrices) {
                 let Some(lora) = lora else { continue };
                 if lora.a.device().is_plan() {
                     continue;
                 }
                 let bound = 1.0 / (lora.a.cols() as f32).sqrt();
-                let values = Stream::new(seed, (layer * 7 + index) as u64)
-                    .uniforms(lora.a.shape().len(), bound);
+                let values =
+                    Stream::new(seed, linear.stream(layer)).uniforms(lora.a.shape().len(), bound);
                 lora.a.write(&values)?;
                 lora.b.zero();
             }
         }
         Ok(())
+    }
+
+    /// The names of the modules that have matrices.
+    pub fn modules(&self) -> Vec<&'static str> {
+        let has = |linear: &Linear| {
+            self.layers.iter().any(|matrices| matrices[*linear as usize].is_some())
+        };
+        Linear::ALL.iter().filter(|linear| has(linear)).map(|linear| linear.name()).collect()
     }
 
     /// All matrices with PEFT's names, in a fixed order.

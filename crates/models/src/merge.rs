@@ -21,7 +21,7 @@ use crate::dense;
 use crate::error::{Error, Result};
 use crate::export::{self, Entry};
 use crate::lora::{Adapter, Lora};
-use crate::weights::Linear;
+use crate::weights::{LINEARS, Linear};
 
 /// Files beside the weights that make a folder loadable.
 const COMPANIONS: [&str; 11] = [
@@ -110,12 +110,12 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
 
 /// The widest `B A`.
 fn delta_bytes(config: &ModelConfig) -> usize {
-    let widest =
-        Linear::ALL.iter().map(|linear| linear.shape(config)).map(|(rows, cols)| rows * cols).max();
+    let sizes = config.linears().iter().map(|linear| linear.shape(config));
+    let widest = sizes.map(|(rows, cols)| rows * cols).max();
     engine::memory::arena::aligned(4 * widest.unwrap_or(0))
 }
 
-fn matrices<'a>(layers: &'a [[Option<Lora>; 7]], name: &str) -> Option<&'a Lora> {
+fn matrices<'a>(layers: &'a [[Option<Lora>; LINEARS]], name: &str) -> Option<&'a Lora> {
     let rest = name.strip_prefix("model.layers.")?.strip_suffix(".weight")?;
     let (layer, path) = rest.split_once('.')?;
     let linear = Linear::ALL.into_iter().find(|linear| linear.path() == path)?;

@@ -18,7 +18,7 @@ use crate::trained::Gradients;
 use crate::weights::{self, Quantization, Storage};
 
 /// Models of fixtures/models; between them every field of a family is both on and off.
-pub(crate) const MODELS: [&str; 9] = [
+pub(crate) const MODELS: [&str; 21] = [
     "llama_tied",
     "llama3_rope",
     "llama_bias",
@@ -28,6 +28,18 @@ pub(crate) const MODELS: [&str; 9] = [
     "qwen3",
     "qwen3_window",
     "sharded",
+    "llama_yarn",
+    "qwen3_yarn",
+    "gemma2",
+    "gemma2_uncapped",
+    "gemma3",
+    "gemma3_capped",
+    "phi3",
+    "phi3_longrope",
+    "olmo2",
+    "smollm3",
+    "smollm3_window",
+    "granite",
 ];
 
 /// Models of fixtures/models as bitsandbytes stores them, and one in f16.

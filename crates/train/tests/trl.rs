@@ -183,6 +183,26 @@ fn sft_on_llama_with_biases() {
 }
 
 #[test]
+fn kto_on_gemma2_with_soft_caps_and_four_norms() {
+    check("gemma2-kto");
+}
+
+#[test]
+fn dpo_on_phi3_with_fused_layers_and_heads_that_turn_in_part() {
+    check("phi3-dpo");
+}
+
+#[test]
+fn sft_on_olmo2_with_norms_behind_attention_and_mlp() {
+    check("olmo2-sft");
+}
+
+#[test]
+fn kto_on_granite_with_its_multipliers() {
+    check("granite-kto");
+}
+
+#[test]
 fn kto_of_all_weights_on_a_tied_llama() {
     check("llama-full-kto");
 }

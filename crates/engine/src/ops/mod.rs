@@ -17,7 +17,9 @@ pub mod rope;
 pub mod attention;
 
 pub mod add;
+pub mod columns;
 pub mod gated_mlp;
+pub mod scale;
 
 pub mod dropout;
 pub mod linear_logps;
@@ -42,6 +44,8 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &int8::cuda::MODULE,
         &rope::cuda::MODULE,
         &add::cuda::MODULE,
+        &columns::cuda::MODULE,
+        &scale::cuda::MODULE,
         &gated_mlp::cuda::MODULE,
         &dropout::cuda::MODULE,
         &linear_logps::cuda::MODULE,

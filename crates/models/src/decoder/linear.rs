@@ -12,7 +12,7 @@ use super::{Model, Pass};
 use crate::error::Result;
 use crate::lora::Lora;
 use crate::trained::Gradients;
-use crate::weights::{Linear, Visited};
+use crate::weights::{Linear, Visited, Weight};
 
 /// Which linear layer, in which pass, for which of its rows.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ impl<'a> Place<'a> {
     fn mask(&self, group: usize) -> Option<Mask> {
         let dropout = self.pass.dropout?;
         let p = self.pass.groups.get(group)?.adapter?.config.lora_dropout as f32;
-        let stream = dropout.pass << 16 | (self.index * 7 + self.linear as usize) as u64;
+        let stream = dropout.pass << 16 | self.linear.stream(self.index);
         (p > 0.0).then_some(Mask { seed: dropout.seed, stream, p })
     }
 
@@ -68,7 +68,7 @@ pub(super) fn forward(
 ) -> Result<()> {
     let layer = &place.model.weights.layers[place.index];
     {
-        let weight = layer.linears[place.linear as usize].visit(place.model.device())?;
+        let weight = layer.weight(place.linear).visit(place.model.device())?;
         matmul::forward(x, weight.view(), 1.0, Output::Write, y.reborrow())?;
     }
     if let Some(bias) = &layer.biases[place.linear as usize] {
@@ -123,7 +123,7 @@ pub(super) fn backward(
     let (index, linear) = (place.index, place.linear as usize);
     if let Gradients::Full(weights) = gradients {
         let layer = &mut weights.layers[index];
-        if let Some(dweight) = layer.linears[linear].dense_mut() {
+        if let Some(dweight) = layer.linears[linear].as_mut().and_then(Weight::dense_mut) {
             matmul::backward_weight(dy, x, 1.0, dweight.view_mut())?;
         }
         if let Some(dbias) = &mut layer.biases[linear] {
@@ -133,7 +133,7 @@ pub(super) fn backward(
     let mut dx = dx;
     if let Some((dx, output)) = &mut dx {
         let weight =
-            place.model.weights.layers[index].linears[linear].visit(place.model.device())?;
+            place.model.weights.layers[index].weight(place.linear).visit(place.model.device())?;
         matmul::backward_input(dy, weight.view(), 1.0, *output, dx.reborrow())?;
     }
     let (Some((lora, scale)), Some(mid), Gradients::Adapter(adapter)) =

@@ -9,6 +9,7 @@ mod block;
 mod linear;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use engine::device::Device;
 use engine::memory::arena::Category;
 use engine::memory::offload::Offload;
 use engine::ops::attention::{Kernel, Segment, Segments};
-use engine::ops::embedding;
+use engine::ops::{embedding, scale};
 use engine::tensor::{Tensor, View, ViewMut};
 
 use crate::config::{ModelConfig, RopeTables};
@@ -27,6 +28,7 @@ use crate::trained::Gradients;
 use crate::weights::Weights;
 
 use block::{Activations, Extent, Keeping, Stream, Visit};
+use turns::Turns;
 
 /// A model on a device.
 pub struct Model {
@@ -34,8 +36,10 @@ pub struct Model {
     pub config: ModelConfig,
     /// Its weights.
     pub weights: Weights,
-    /// cos and sin of every position the run meets.
-    pub rope: RopeTables,
+    /// cos and sin of every position the run meets, for each rotary embedding of the config.
+    pub ropes: Vec<RopeTables>,
+    /// How many positions that is.
+    pub positions: usize,
     /// How attention is computed on a GPU.
     pub attention: Kernel,
 }
@@ -48,9 +52,10 @@ impl Model {
         weights: Weights,
         positions: usize,
     ) -> Result<Model> {
-        let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
+        let tables = config.ropes.iter().map(|rope| RopeTables::new(device, rope, positions));
+        let ropes = tables.collect::<Result<_>>()?;
         let attention = Kernel::fastest(config.head_dim);
-        Ok(Model { config, weights, rope, attention })
+        Ok(Model { config, weights, ropes, positions, attention })
     }
 
     /// Where it lives.
@@ -159,6 +164,9 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
     } else {
         embedding::forward_from_host(pass.ids, table.view(), x.view_mut())?;
     }
+    if model.config.embedding_multiplier != 1.0 {
+        scale::forward(x.view_mut(), model.config.embedding_multiplier)?;
+    }
     Stream::new(x)
 }
 
@@ -168,13 +176,14 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(device, pass.segments.clone())?;
     let shape = (pass.grad_rows, c);
+    let turns = Turns::new(model, pass)?;
     let mut kept = Vec::new();
     let mut waiting = match pass.grad_rows > 0 && keep.contains(&Keep::Host) {
         true => Some(Offload::new(device, shape, device.activations())?),
         false => None,
     };
     for index in 0..model.config.num_hidden_layers {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         if pass.grad_rows == 0 {
             block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
@@ -207,8 +216,9 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
 pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache]) -> Result<Tensor> {
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(model.device(), pass.segments.clone())?;
+    let turns = Turns::new(model, pass)?;
     for (index, cache) in caches.iter_mut().enumerate() {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         block::forward(visit, &mut stream, Keeping::Nothing, Some(cache))?;
     }
     stream.finish()
@@ -225,11 +235,13 @@ pub fn backward(
 ) -> Result<()> {
     let part = pass.gradient_part();
     let segments = Segments::new(model.device(), part.segments.clone())?;
+    // Of the whole pass: rows without gradient say as well how long a sequence is.
+    let turns = Turns::new(model, pass)?;
     let trains_below = matches!(gradients, Gradients::Full(_));
     let (device, shape) = (model.device(), dhidden.view().shape());
     let Kepts { blocks: mut kept, mut waiting } = kept;
     for index in (0..model.config.num_hidden_layers).rev() {
-        let visit = Visit { model, pass: &part, segments: &segments, index };
+        let visit = Visit { model, pass: &part, segments: &segments, turns: &turns, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
         let again = |input: Tensor| -> Result<Box<Activations>> {
             let mut all = Box::new(Activations::new(model, index, &part, Extent::Attention)?);
@@ -251,6 +263,9 @@ pub fn backward(
         block::backward(visit, &all, dhidden.reborrow(), gradients, needs_input_gradient)?;
     }
     if let Gradients::Full(weights) = gradients {
+        if model.config.embedding_multiplier != 1.0 {
+            scale::backward(dhidden.reborrow(), model.config.embedding_multiplier)?;
+        }
         embedding::backward(part.tokens, dhidden.view(), weights.embed_tokens.view_mut())?;
     }
     Ok(())

@@ -7,7 +7,7 @@
 use engine::ops::gated_mlp::Activation;
 
 use super::format::Value;
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{ModelConfig, QkNorm, Rope, RopeScaling};
 use crate::error::{Error, Result};
 use crate::weights::Linear;
 
@@ -94,14 +94,25 @@ impl Architecture {
         let missing = [
             (config.o_bias && !it.o_bias, "a bias of the attention's output"),
             (config.mlp_bias && !it.mlp_bias, "biases of the MLP"),
-            (config.qk_norm != it.qk_norm, "norms of query and key heads as this model has them"),
+            ((config.qk_norm == QkNorm::Heads) != it.qk_norm, "norms of query and key heads as this model has them"),
             (
                 it.square && config.query_size() != config.hidden_size,
                 "queries of another width than hidden_size",
             ),
             (
-                matches!(config.rope.scaling, RopeScaling::Llama3 { .. }) && !it.rope_freqs,
+                matches!(rope(config).scaling, RopeScaling::Llama3 { .. }) && !it.rope_freqs,
                 "rope_type = \"llama3\"",
+            ),
+            (
+                matches!(
+                    rope(config).scaling,
+                    RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. }
+                ),
+                "rope_type = \"yarn\" or \"longrope\"",
+            ),
+            (
+                config.ropes.len() != 1 || rope(config).dim != config.head_dim,
+                "a rotary embedding of some layers or of a part of each head",
             ),
             (config.activation != Activation::Silu, "another hidden_act than silu"),
         ];
@@ -129,9 +140,9 @@ impl Architecture {
             ("attention.value_length", size(config.head_dim)),
             ("attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps)),
             ("rope.dimension_count", size(config.head_dim)),
-            ("rope.freq_base", Value::F32(config.rope.theta as f32)),
+            ("rope.freq_base", Value::F32(rope(config).theta as f32)),
         ];
-        if let RopeScaling::Linear { factor } = config.rope.scaling {
+        if let RopeScaling::Linear { factor } = rope(config).scaling {
             keys.push(("rope.scaling.type", Value::String("linear".to_owned())));
             keys.push(("rope.scaling.factor", Value::F32(factor as f32)));
         }
@@ -172,6 +183,8 @@ impl Architecture {
             Linear::Gate => "ffn_gate",
             Linear::Up => "ffn_up",
             Linear::Down => "ffn_down",
+            Linear::Qkv => "attn_qkv",
+            Linear::GateUp => "ffn_up",
         }
     }
 
@@ -215,11 +228,17 @@ pub(super) fn exact_positions(config: &ModelConfig) -> usize {
 
 /// What each frequency of the rotary embedding is divided by, where the frequencies are Llama 3.1's.
 pub(super) fn rope_factors(config: &ModelConfig) -> Option<Vec<f32>> {
-    if !matches!(config.rope.scaling, RopeScaling::Llama3 { .. }) {
+    let rope = rope(config);
+    if !matches!(rope.scaling, RopeScaling::Llama3 { .. }) {
         return None;
     }
-    let plain = crate::config::Rope { theta: config.rope.theta, scaling: RopeScaling::Default };
-    let plain = plain.inverse_frequencies(config.head_dim);
-    let scaled = config.rope.inverse_frequencies(config.head_dim);
+    let plain = Rope { scaling: RopeScaling::Default, ..rope.clone() };
+    let plain = plain.inverse_frequencies(false);
+    let scaled = rope.inverse_frequencies(false);
     Some(plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect())
+}
+
+/// The model's rotary embedding; the families that are written have one.
+fn rope(config: &ModelConfig) -> &Rope {
+    &config.ropes[0]
 }

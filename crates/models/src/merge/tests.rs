@@ -6,8 +6,9 @@ use half::bf16;
 
 use super::*;
 use crate::checkpoint::Stored;
-use crate::testing::fixture;
-use crate::weights;
+use crate::decoder::Model;
+use crate::testing::{self, Packed, Run, Tree, fixture};
+use crate::weights::{self, Quantization, Storage};
 
 fn floats(stored: Stored<'_>) -> Vec<f32> {
     let mut values = vec![0f32; stored.shape.iter().product()];
@@ -115,9 +116,9 @@ fn a_quantized_base_is_merged_into_its_dequantized_values() {
         let read = adapter::read(&device, &config, adapter.path()).unwrap();
         let scale = read.config.scale();
         for layer in 0..config.num_hidden_layers {
-            for linear in Linear::ALL {
+            for &linear in config.linears() {
                 let of = |weights: &weights::Weights| {
-                    let weight = &weights.layers[layer].linears[linear as usize];
+                    let weight = weights.layers[layer].weight(linear);
                     weight.visit(&device).unwrap().view().to_vec::<f32>().unwrap()
                 };
                 let lora = read.layers[layer][linear as usize].as_ref().unwrap();
@@ -134,6 +135,27 @@ fn a_quantized_base_is_merged_into_its_dequantized_values() {
                 engine::testing::assert_close(&place, &of(&after), &expected, largest / 256.0);
             }
         }
+    }
+}
+
+#[test]
+fn a_merged_model_of_every_family_computes_what_the_base_with_the_adapter_does() {
+    for name in ["phi3_longrope", "gemma2", "olmo2", "granite"] {
+        let device = engine::testing::cpu();
+        let base = testing::model(&device, name);
+        let mut trained = testing::adapter(&base, &testing::lora(), 1);
+        let packed = Packed::new(&[Tree::line(&[5, 6, 7, 8, 9, 10], &[11, 12, 13])], &[]);
+        let with_adapter = testing::step(&base, &packed, Run::new(&[Some(&trained)]), None);
+        let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        adapter::write(&mut trained, name, folder.path()).unwrap();
+        merge(&fixture("models").join(name), folder.path(), out.path()).unwrap();
+        let config = ModelConfig::load(out.path()).unwrap();
+        let checkpoint = Checkpoint::open(out.path()).unwrap();
+        let (none, storage) = (Quantization::None, Storage::F32);
+        let weights = weights::load(&device, &config, Some(&checkpoint), none, storage).unwrap();
+        let merged = Model::new(&device, config, weights, 64).unwrap();
+        let merged = testing::step(&merged, &packed, Run::new(&[None]), None);
+        engine::testing::assert_close(name, &merged, &with_adapter, 1e-4);
     }
 }
 

@@ -89,7 +89,7 @@ fn what_is_skipped_stays_as_it_is_and_the_model_is_still_one() {
     let device = engine::testing::cpu();
     let form = Quantization::None;
     let weights = weights::load(&device, &config, Some(&checkpoint), form, Storage::F32).unwrap();
-    let held = |layer: usize, linear: Linear| &weights.layers[layer].linears[linear as usize];
+    let held = |layer: usize, linear: Linear| weights.layers[layer].weight(linear);
     assert!(matches!(held(1, Linear::Up), Weight::Dense(_)));
     assert!(matches!(held(1, Linear::Q), Weight::FourBit(_)));
 }

@@ -13,7 +13,7 @@ use engine::tensor::{Shape, Tensor, ViewMut};
 use half::bf16;
 use safetensors::tensor::Dtype;
 
-use super::{Linear, Weight, Weights, allocate, bitsandbytes, foreign};
+use super::{Linear, Norm, Weight, Weights, allocate, bitsandbytes, foreign};
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -131,8 +131,8 @@ pub fn load_beside(
         quantization = quantization.left_for(checkpoint)?;
     }
     // The widest linear layer passes through a buffer while it is quantized, which is taken once.
-    let widest =
-        Linear::ALL.iter().map(|linear| linear.shape(config)).map(|(rows, cols)| rows * cols).max();
+    let sizes = config.linears().iter().map(|linear| linear.shape(config));
+    let widest = sizes.map(|(rows, cols)| rows * cols).max();
     let mut staging = match quantization {
         Quantization::None => None,
         _ => Some(device.scratch(
@@ -167,6 +167,7 @@ pub fn load_beside(
     if let Some(staging) = &mut staging {
         for (i, layer) in weights.layers.iter_mut().enumerate() {
             for (linear, weight) in Linear::ALL.into_iter().zip(&mut layer.linears) {
+                let Some(weight) = weight else { continue };
                 let name = format!("model.layers.{i}.{}.weight", linear.path());
                 let values = staging.reshaped(linear.shape(config));
                 quantize(checkpoint, &name, weight, storage, values)?;
@@ -268,15 +269,16 @@ fn refuse_unknown_tensors(config: &ModelConfig, checkpoint: &Checkpoint) -> Resu
     for layer in 0..config.num_hidden_layers {
         let mut add =
             |path: &str, kind: &str| known.insert(format!("model.layers.{layer}.{path}.{kind}"));
-        for linear in Linear::ALL {
+        for linear in config.linears() {
             add(linear.path(), "weight");
             if linear.has_bias(config) {
                 add(linear.path(), "bias");
             }
         }
-        add("input_layernorm", "weight");
-        add("post_attention_layernorm", "weight");
-        if config.qk_norm {
+        for path in Norm::ALL.into_iter().filter_map(|norm| norm.path(config.norms)) {
+            add(path, "weight");
+        }
+        if config.qk_norm_sizes().is_some() {
             add("self_attn.q_norm", "weight");
             add("self_attn.k_norm", "weight");
         }

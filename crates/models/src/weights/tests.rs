@@ -16,7 +16,7 @@ fn open(device: &Device, folder: &str, quantization: Quantization, storage: Stor
 }
 
 fn quantized(weights: &Weights, layer: usize, linear: Linear) -> &Quantized {
-    match &weights.layers[layer].linears[linear as usize] {
+    match weights.layers[layer].weight(linear) {
         Weight::FourBit(quantized) => quantized,
         _ => panic!("block {layer} does not hold {linear:?} in 4 bits"),
     }
@@ -46,7 +46,7 @@ fn a_model_quantized_on_load_to_4_bits_is_what_bitsandbytes_stored() {
         let stored = open(&device, folder, Quantization::None, storage);
         let ours = open(&device, base, form, storage);
         for layer in 0..2 {
-            for linear in Linear::ALL {
+            for linear in Linear::SEPARATE {
                 let place = format!("{folder}, block {layer}, {linear:?}");
                 let (ours, stored) =
                     (quantized(&ours, layer, linear), quantized(&stored, layer, linear));
@@ -84,7 +84,8 @@ fn a_model_quantized_on_load_to_8_bits_is_what_bitsandbytes_stored() {
     let ours = open(&device, "models/llama_f16", Quantization::Int8, Storage::F32);
     let mut seen = 0;
     for (ours, stored) in ours.layers.iter().zip(&stored.layers) {
-        for (ours, stored) in ours.linears.iter().zip(&stored.linears) {
+        for linear in Linear::SEPARATE {
+            let (ours, stored) = (ours.weight(linear), stored.weight(linear));
             let Weight::Int8(ours) = ours else { panic!("a layer was left out") };
             let Weight::Int8(stored) = stored else { continue };
             let (a, b): (&[i8], &[i8]) = (ours.codes.as_slice(), stored.codes.as_slice());
@@ -109,8 +110,8 @@ fn layers_that_were_left_in_16_bits_stay_there() {
     ] {
         for quantization in [Quantization::None, asked] {
             let weights = open(&cpu(), folder, quantization, Storage::Bf16);
-            for (layer, linear) in (0..2).flat_map(|i| Linear::ALL.map(|linear| (i, linear))) {
-                let weight = &weights.layers[layer].linears[linear as usize];
+            for (layer, linear) in (0..2).flat_map(|i| Linear::SEPARATE.map(|linear| (i, linear))) {
+                let weight = weights.layers[layer].weight(linear);
                 let dense = matches!(weight, Weight::Dense(_));
                 assert_eq!(dense, left.contains(&(layer, linear)), "{folder}: {layer} {linear:?}");
             }
@@ -160,7 +161,7 @@ fn dequantized_values_are_those_of_bitsandbytes() {
             Checkpoint::open_file(&fixture(folder).join("dequantized.safetensors")).unwrap();
         for (layer, linear) in [(0, Linear::K), (1, Linear::Down)] {
             let name = format!("model.layers.{layer}.{}.weight", linear.path());
-            let ours = weights.layers[layer].linears[linear as usize].visit(&device).unwrap();
+            let ours = weights.layers[layer].weight(linear).visit(&device).unwrap();
             let ours: Vec<u32> =
                 ours.view().as_slice::<f32>().iter().map(|value| value.to_bits()).collect();
             let theirs: Vec<u32> = theirs

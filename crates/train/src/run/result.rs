@@ -91,7 +91,7 @@ impl Run<'_> {
 
 /// An adapter as PEFT reads it.
 fn write_adapter(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
-    let config = adapter::config_json(&adapter.config, base);
+    let config = adapter::config_json(adapter, base);
     let entries: Vec<Entry<'_>> =
         adapter.tensors_mut().into_iter().map(|(name, tensor)| Entry::f32(name, tensor)).collect();
     checksum::write(&folder.join(adapter::WEIGHTS), |writer| export::write_to(writer, &entries))?;

@@ -1,6 +1,7 @@
 //! Quantized checkpoints that lie: about shapes, scales, tables, or about what wrote them.
 
 use super::*;
+use crate::weights::Linear;
 
 const K: &str = "model.layers.0.self_attn.k_proj";
 
@@ -196,7 +197,7 @@ fn a_table_may_differ_in_its_last_bits_and_codes_may_be_stored_as_numbers() {
         let form = Quantization::None;
         let weights =
             weights::load(&device, &config, Some(&checkpoint), form, Storage::F32).unwrap();
-        let held = weights.layers[0].linears[1].visit(&device).unwrap();
+        let held = weights.layers[0].weight(Linear::K).visit(&device).unwrap();
         held.view().to_vec::<f32>().unwrap()
     };
     assert_eq!(values(&numbers), values(&stored("bnb_fp4_dq")));

@@ -1,14 +1,15 @@
 //! A block forward.
 
 use engine::memory::arena::Category;
-use engine::ops::{add, attention, gated_mlp, rms_norm, rope};
+use engine::ops::{add, attention, columns, gated_mlp, rms_norm, rope, scale};
 use engine::tensor::{Tensor, View, ViewMut};
 
 use super::super::linear;
 use super::{Activations, Visit};
+use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::generate::LayerCache;
-use crate::weights::{Layer, Linear};
+use crate::weights::{Layer, Linear, Norm};
 
 /// The residual stream between blocks. What a block computes is added to it together with the norm that follows, one
 /// pass over the rows for both.
@@ -26,14 +27,34 @@ impl Stream {
         Ok(Stream { x, y, pending: false })
     }
 
-    /// Adds what is pending, and `y = norm(x)`.
-    fn norm(&mut self, weight: &Tensor, eps: f32, mut rstd: ViewMut<'_>) -> Result<()> {
+    /// Adds what is pending, and `y = norm(x)`; where there is no such norm, `y = x`.
+    fn norm(
+        &mut self,
+        weight: Option<&Tensor>,
+        config: &ModelConfig,
+        mut rstd: ViewMut<'_>,
+    ) -> Result<()> {
+        let Some(weight) = weight else {
+            self.settle()?;
+            self.y.copy_prefix(self.x.view());
+            return Ok(());
+        };
         let (weight, rstd) = (weight.view(), rstd.reborrow());
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
         let (x, y) = (&mut self.x, self.y.view_mut());
         if self.pending {
-            rms_norm::add_forward(x.view_mut(), y, weight, 0.0, eps, rstd)?;
+            rms_norm::add_forward(x.view_mut(), y, weight, offset, eps, rstd)?;
         } else {
-            rms_norm::forward(x.view(), weight, 0.0, eps, y, rstd)?;
+            rms_norm::forward(x.view(), weight, offset, eps, y, rstd)?;
+        }
+        self.pending = false;
+        Ok(())
+    }
+
+    /// Adds what is pending.
+    fn settle(&mut self) -> Result<()> {
+        if self.pending {
+            add::forward(self.y.view(), self.x.view_mut())?;
         }
         self.pending = false;
         Ok(())
@@ -41,9 +62,7 @@ impl Stream {
 
     /// The stream behind the last block.
     pub(in crate::decoder) fn finish(mut self) -> Result<Tensor> {
-        if self.pending {
-            add::forward(self.y.view(), self.x.view_mut())?;
-        }
+        self.settle()?;
         Ok(self.x)
     }
 }
@@ -65,7 +84,9 @@ pub(in crate::decoder) fn forward(
     keeping: Keeping<'_>,
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
-    match attention(visit, stream, keeping, cache)? {
+    let mut rstd = visit.numbers(stream.x.rows(), 1)?;
+    let mut keep = attention(visit, stream, &mut rstd, keeping, cache)?;
+    match keep.as_deref_mut() {
         Some(keep) => mlp(visit, 0, stream.y.view_mut(), Some(keep))?,
         None => {
             for rows in visit.tiles(stream.y.rows()) {
@@ -73,17 +94,27 @@ pub(in crate::decoder) fn forward(
             }
         }
     }
+    leave(visit, Norm::AfterMlp, &mut stream.y, &mut rstd, keep)?;
     stream.pending = true;
     Ok(())
 }
 
-/// The block's attention again, from its input, for backward, which computes the MLP again by itself.
+/// The block again from its input, as far as backward, which computes the MLP again by itself, needs it: attention, and
+/// where a norm follows the MLP what goes into that.
 pub(in crate::decoder) fn again(
     visit: Visit<'_>,
     input: Tensor,
     keep: &mut Activations,
 ) -> Result<()> {
-    attention(visit, &mut Stream::new(input)?, Keeping::All(keep), None)?;
+    let mut rstd = visit.numbers(input.rows(), 1)?;
+    let mut stream = Stream::new(input)?;
+    let keep = attention(visit, &mut stream, &mut rstd, Keeping::All(keep), None)?;
+    if visit.layer().norm(Norm::AfterMlp).is_some() {
+        for rows in visit.tiles(stream.y.rows()) {
+            mlp(visit, rows.start, stream.y.slice_mut(rows), None)?;
+        }
+        leave(visit, Norm::AfterMlp, &mut stream.y, &mut rstd, keep)?;
+    }
     Ok(())
 }
 
@@ -91,12 +122,12 @@ pub(in crate::decoder) fn again(
 fn attention<'a>(
     visit: Visit<'_>,
     stream: &mut Stream,
+    rstd: &mut Tensor,
     keeping: Keeping<'a>,
     cache: Option<&mut LayerCache>,
 ) -> Result<Option<&'a mut Activations>> {
-    let (config, layer) = (&visit.model.config, &visit.model.weights.layers[visit.index]);
-    let mut rstd = visit.numbers(stream.x.rows(), 1)?;
-    stream.norm(&layer.input_layernorm, config.rms_norm_eps, rstd.view_mut())?;
+    let (config, layer) = (&visit.model.config, visit.layer());
+    stream.norm(layer.norm(Norm::BeforeAttention), config, rstd.view_mut())?;
     let mut keep = match keeping {
         Keeping::Nothing => None,
         Keeping::Input(input) => {
@@ -105,19 +136,48 @@ fn attention<'a>(
         }
         Keeping::All(keep) => {
             keep.x.copy_prefix(stream.x.view());
-            keep.rstd.copy_prefix(rstd.view());
+            keep.put_rstd(Norm::BeforeAttention, rstd);
             Some(keep)
         }
     };
     attend(visit, &mut stream.y, keep.as_deref_mut(), cache)?;
+    leave(visit, Norm::AfterAttention, &mut stream.y, rstd, keep.as_deref_mut())?;
     stream.pending = true;
 
-    stream.norm(&layer.post_attention_layernorm, config.rms_norm_eps, rstd.view_mut())?;
+    stream.norm(layer.norm(Norm::BeforeMlp), config, rstd.view_mut())?;
     if let Some(keep) = &mut keep {
         keep.middle.copy_prefix(stream.x.view());
-        keep.middle_rstd.copy_prefix(rstd.view());
+        keep.put_rstd(Norm::BeforeMlp, rstd);
     }
     Ok(keep)
+}
+
+/// `y = m norm(y)`, of what comes out of attention or MLP, where the family has such a norm and such a multiplier.
+fn leave(
+    visit: Visit<'_>,
+    norm: Norm,
+    y: &mut Tensor,
+    rstd: &mut Tensor,
+    keep: Option<&mut Activations>,
+) -> Result<()> {
+    let config = &visit.model.config;
+    if let Some(weight) = visit.layer().norm(norm) {
+        let mut raw = visit.buffer(y.rows(), y.cols())?;
+        raw.copy_prefix(y.view());
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
+        let (to, r) = (y.view_mut(), rstd.view_mut());
+        rms_norm::forward(raw.view(), weight.view(), offset, eps, to, r)?;
+        if let Some(keep) = keep {
+            if let Some(kept) = keep.raw_mut(norm) {
+                kept.copy_prefix(raw.view());
+            }
+            keep.put_rstd(norm, rstd);
+        }
+    }
+    if config.residual_multiplier != 1.0 {
+        scale::forward(y.view_mut(), config.residual_multiplier)?;
+    }
+    Ok(())
 }
 
 /// `y = down_proj(act(gate_proj(y)) * up_proj(y))`, for rows of the pass from `first` on.
@@ -135,8 +195,15 @@ fn mlp(
         let mid = keep.as_deref_mut().and_then(|keep| keep.mids[linear as usize].as_mut());
         linear::forward(visit.place_from(linear, first), x, y, mid)
     };
-    run(Linear::Gate, y.view(), gate.view_mut())?;
-    run(Linear::Up, y.view(), up.view_mut())?;
+    if config.fused_linears {
+        let mut both = visit.buffer(n, 2 * width)?;
+        run(Linear::GateUp, y.view(), both.view_mut())?;
+        columns::take(both.view(), 0, gate.view_mut())?;
+        columns::take(both.view(), width, up.view_mut())?;
+    } else {
+        run(Linear::Gate, y.view(), gate.view_mut())?;
+        run(Linear::Up, y.view(), up.view_mut())?;
+    }
     {
         let mut product = visit.buffer(n, width)?;
         gated_mlp::forward(gate.view(), up.view(), config.activation, product.view_mut())?;
@@ -157,18 +224,32 @@ fn attend(
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
     let (model, pass) = (visit.model, visit.pass);
-    let (config, layer, n) = (&model.config, &model.weights.layers[visit.index], y.rows());
+    let (config, layer, n) = (&model.config, visit.layer(), y.rows());
     let mut q = visit.buffer(n, config.query_size())?;
     let mut k = visit.buffer(n, config.key_value_size())?;
     let mut v = visit.buffer(n, config.key_value_size())?;
-    for (linear, to) in [(Linear::Q, &mut q), (Linear::K, &mut k), (Linear::V, &mut v)] {
+    let mut run = |linear: Linear, to: ViewMut<'_>| {
         let mid = keep.as_deref_mut().and_then(|keep| keep.mids[linear as usize].as_mut());
-        linear::forward(visit.place(linear), y.view(), to.view_mut(), mid)?;
+        linear::forward(visit.place(linear), y.view(), to, mid)
+    };
+    if config.fused_linears {
+        let mut all = visit.buffer(n, q.cols() + k.cols() + v.cols())?;
+        run(Linear::Qkv, all.view_mut())?;
+        let mut start = 0;
+        for part in [&mut q, &mut k, &mut v] {
+            columns::take(all.view(), start, part.view_mut())?;
+            start += part.cols();
+        }
+    } else {
+        run(Linear::Q, q.view_mut())?;
+        run(Linear::K, k.view_mut())?;
+        run(Linear::V, v.view_mut())?;
     }
     norm_heads(visit, layer, &mut q, &mut k, keep.as_deref_mut())?;
-    let (cos, sin) = (model.rope.cos.view(), model.rope.sin.view());
-    for rows in [&mut q, &mut k] {
-        rope::forward(rows.view_mut(), pass.positions, cos, sin)?;
+    if let Some([turns, cos, sin]) = visit.rotary(n) {
+        for rows in [&mut q, &mut k] {
+            rope::forward(rows.view_mut(), config.head_dim, turns, cos, sin)?;
+        }
     }
     let mut out = visit.buffer(n, config.query_size())?;
     let mut lse = visit.numbers(n, config.num_attention_heads)?;
@@ -195,7 +276,8 @@ fn attend(
     Ok(())
 }
 
-/// The norms of query and key heads, in place, where the family has them.
+/// The norms of queries and keys, in place, where the family has them: of each head, or of all of them at once, as long
+/// as their weight is.
 fn norm_heads(
     visit: Visit<'_>,
     layer: &Layer,
@@ -204,14 +286,15 @@ fn norm_heads(
     keep: Option<&mut Activations>,
 ) -> Result<()> {
     let (Some(q_norm), Some(k_norm)) = (&layer.q_norm, &layer.k_norm) else { return Ok(()) };
-    let eps = visit.model.config.rms_norm_eps;
+    let config = &visit.model.config;
     let mut kept = keep.and_then(|keep| keep.normed_heads.as_mut());
     for (i, (rows, weight)) in [(q, q_norm), (k, k_norm)].into_iter().enumerate() {
         let mut before = visit.buffer(rows.rows(), rows.cols())?;
         let mut rstd = visit.numbers(rows.rows(), rows.cols() / weight.rows())?;
         before.copy_prefix(rows.view());
         let (y, r) = (rows.view_mut(), rstd.view_mut());
-        rms_norm::forward(before.view(), weight.view(), 0.0, eps, y, r)?;
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
+        rms_norm::forward(before.view(), weight.view(), offset, eps, y, r)?;
         if let Some(kept) = &mut kept {
             kept[i].0.copy_prefix(before.view());
             kept[i].1.copy_prefix(rstd.view());

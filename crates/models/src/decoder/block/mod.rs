@@ -1,4 +1,5 @@
-//! One block: `x += o_proj(attention(norm(x)))`, then `x += down_proj(act(gate) * up)` of the second norm.
+//! One block: `x += m norm(o_proj(attention(norm(x))))`, then `x += m norm(down_proj(act(gate) * up))` of the stream's
+//! norm. Which of the four norms there are, what else is normed, and the multiplier m say fields of the config.
 
 mod backward;
 mod forward;
@@ -11,12 +12,12 @@ use std::ops::Range;
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::{Heads, Segments};
-use engine::tensor::Tensor;
+use engine::tensor::{Tensor, View};
 
 use super::linear::Place;
-use super::{Model, Pass};
+use super::{Model, Pass, Turns};
 use crate::error::Result;
-use crate::weights::Linear;
+use crate::weights::{LINEARS, Layer, Linear, Norm};
 
 /// Enough rows that a product with a weight is as fast as with more, and that its conversion from 4 bits costs little. In
 /// tests few, so that there are tiles.
@@ -29,6 +30,8 @@ pub(super) struct Visit<'a> {
     pub(super) pass: &'a Pass<'a>,
     /// The pass's segments as attention takes them.
     pub(super) segments: &'a Segments,
+    /// How the rows of the pass turn.
+    pub(super) turns: &'a Turns<'a>,
     pub(super) index: usize,
 }
 
@@ -59,15 +62,27 @@ impl<'a> Visit<'a> {
         Ok(self.model.device().scratch((rows, cols), DType::F32, Category::Workspace)?)
     }
 
+    fn layer(&self) -> &'a Layer {
+        &self.model.weights.layers[self.index]
+    }
+
+    /// The rows of the tables that the first `n` rows turn by, and the tables: cos and sin. None where the block does
+    /// not turn queries and keys.
+    fn rotary(&self, n: usize) -> Option<[View<'a>; 3]> {
+        let rope = self.model.config.layer_ropes[self.index]?;
+        let tables = &self.model.ropes[rope];
+        Some([self.turns.of(rope, n), tables.cos.view(), tables.sin.view()])
+    }
+
     fn heads(&self) -> Heads {
         let config = &self.model.config;
         Heads {
             num_heads: config.num_attention_heads,
             num_key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
-            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            scale: config.attention_scale,
             window: config.windows[self.index],
-            soft_cap: None,
+            soft_cap: config.attention_soft_cap,
             kernel: self.model.attention,
         }
     }
@@ -78,8 +93,10 @@ impl<'a> Visit<'a> {
 pub(super) struct Activations {
     /// The block's input, (G, C).
     x: Tensor,
-    /// Of the first norm.
-    rstd: Tensor,
+    /// What goes into the norms behind attention and MLP, (G, C), where there are such norms.
+    raw: [Option<Tensor>; 2],
+    /// By [`Norm`]: of those that the block has.
+    rstd: [Option<Tensor>; 4],
     /// Queries and keys before their norms with the norms' rstd, where there are such norms.
     normed_heads: Option<[(Tensor, Tensor); 2]>,
     q: Tensor,
@@ -89,12 +106,10 @@ pub(super) struct Activations {
     lse: Tensor,
     /// The stream between attention and MLP, (G, C).
     middle: Tensor,
-    /// Of the second norm.
-    middle_rstd: Tensor,
     /// None where the block runs again in backward: there the MLP is computed tile by tile, right before its gradient.
     mlp: Option<[Tensor; 2]>,
     /// `x A^T` of the policy's adapter, by [`Linear`].
-    mids: [Option<Tensor>; 7],
+    mids: [Option<Tensor>; LINEARS],
 }
 
 /// How much of a block [`Activations`] hold.
@@ -107,6 +122,26 @@ pub(in crate::decoder) enum Extent {
 }
 
 impl Activations {
+    /// What was kept of a norm, where the block has it.
+    fn rstd(&self, norm: Norm) -> Option<&Tensor> {
+        self.rstd[norm as usize].as_ref()
+    }
+
+    fn put_rstd(&mut self, norm: Norm, from: &Tensor) {
+        if let Some(rstd) = &mut self.rstd[norm as usize] {
+            rstd.copy_prefix(from.view());
+        }
+    }
+
+    /// What went into a norm behind attention or MLP.
+    fn raw(&self, norm: Norm) -> Option<&Tensor> {
+        self.raw[usize::from(norm == Norm::AfterMlp)].as_ref()
+    }
+
+    fn raw_mut(&mut self, norm: Norm) -> Option<&mut Tensor> {
+        self.raw[usize::from(norm == Norm::AfterMlp)].as_mut()
+    }
+
     pub(super) fn new(
         model: &Model,
         index: usize,
@@ -122,15 +157,17 @@ impl Activations {
             Ok(device.scratch((n, cols), DType::F32, Category::Activations)?)
         };
         let (c, qc, kc) = (config.hidden_size, config.query_size(), config.key_value_size());
-        let normed_heads = if config.qk_norm {
-            Some([
-                (take(qc)?, numbers(config.num_attention_heads)?),
-                (take(kc)?, numbers(config.num_key_value_heads)?),
-            ])
-        } else {
-            None
+        let normed_heads = match config.qk_norm_sizes() {
+            Some([q, k]) => Some([(take(qc)?, numbers(qc / q)?), (take(kc)?, numbers(kc / k)?)]),
+            None => None,
         };
-        let mut mids = [const { None }; 7];
+        let has = |norm: Norm| norm.path(config.norms).is_some();
+        let mut rstd = [const { None }; 4];
+        for (norm, rstd) in Norm::ALL.into_iter().zip(&mut rstd) {
+            *rstd = has(norm).then(|| numbers(1)).transpose()?;
+        }
+        let raw = |norm| has(norm).then(|| take(c)).transpose();
+        let mut mids = [const { None }; LINEARS];
         for (linear, mid) in Linear::ALL.into_iter().zip(&mut mids) {
             let kept = extent == Extent::Block || linear.is_attention();
             let place = Place { model, pass, index, linear, first: 0 };
@@ -140,7 +177,8 @@ impl Activations {
         }
         Ok(Activations {
             x: take(c)?,
-            rstd: numbers(1)?,
+            raw: [raw(Norm::AfterAttention)?, raw(Norm::AfterMlp)?],
+            rstd,
             normed_heads,
             q: take(qc)?,
             k: take(kc)?,
@@ -148,7 +186,6 @@ impl Activations {
             out: take(qc)?,
             lse: numbers(config.num_attention_heads)?,
             middle: take(c)?,
-            middle_rstd: numbers(1)?,
             mlp: match extent {
                 Extent::Block => {
                     Some([take(config.intermediate_size)?, take(config.intermediate_size)?])
