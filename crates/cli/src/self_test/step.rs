@@ -73,7 +73,7 @@ fn small(bench: &Bench) -> Tested<Small> {
     };
     for layer in &mut weights.layers {
         for linear in &mut layer.linears {
-            let Weight::FourBit(quantized) = linear else { continue };
+            let Some(Weight::FourBit(quantized)) = linear else { continue };
             let shape = (quantized.shape.rows, quantized.shape.cols);
             let values = bench.activations(shape, &draw(shape.0 * shape.1, 0.08))?;
             nf4::quantize(values.view(), quantized).map_err(words)?;
