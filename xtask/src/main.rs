@@ -5,6 +5,7 @@
 mod bench;
 mod docs;
 mod faults;
+mod gpu_bundle;
 mod kernels;
 mod quickstart;
 mod random_model;
@@ -28,6 +29,8 @@ usage: cargo xtask TASK
           a long run of the quickstart's model: do memory, open files or the time of a step grow?
   quickstart [--pretrain]
           make the quickstart's data, tokenizer and untrained model; with --pretrain train it, too
+  gpu-bundle [--data FOLDER] [--tokenizer FOLDER] OUT
+          gather the program, the GPU tests and the benchmarks for a machine with a GPU and no Rust
   random-model --shape SHAPE OUT
           write a checkpoint of random weights, for benchmarks without downloads";
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::run(&root),
         ["kernels", ..] => kernels::run(&root, &arguments[1..]),
+        ["gpu-bundle", ..] => gpu_bundle::run(&root, &arguments[1..]),
         ["random-model", ..] => random_model::run(&arguments[1..]),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
         ["faults"] => faults::run(&root),

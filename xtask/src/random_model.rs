@@ -4,70 +4,47 @@
 use std::io;
 use std::path::Path;
 
-use engine::ops::nf4::{BLOCK_SIZE, NESTED_BLOCK_SIZE, tables};
+use engine::ops::nf4::{BLOCK_SIZE, CodeBook, NESTED_BLOCK_SIZE, tables};
 use engine::random::philox;
 use models::export::{Entry, MAX_SHARD_BYTES, write_model};
+use planner::shapes::Shape;
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const USAGE: &str = "\
-usage: cargo xtask random-model --shape SHAPE [--format nf4|bf16] [--tokenizer FOLDER] [--layers N] OUT
+usage: cargo xtask random-model --shape SHAPE [--format nf4|fp4|int8|bf16] [--tokenizer FOLDER] [--layers N] OUT
 
   SHAPE   tiny 1b 3b 7b 8b 13b 20b 32b 70b
-  nf4     as bitsandbytes stores it, double-quantized (the default); bf16 as Hugging Face does";
-
-/// The numbers of a Llama.
-struct Shape {
-    name: &'static str,
-    hidden: usize,
-    intermediate: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    vocabulary: usize,
-    tied: bool,
-    theta: f64,
-}
-
-#[rustfmt::skip]
-const SHAPES: [Shape; 9] = [
-    Shape { name: "tiny", hidden: 256, intermediate: 688, layers: 2, heads: 4, kv_heads: 2, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "1b", hidden: 2048, intermediate: 8192, layers: 16, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
-    Shape { name: "3b", hidden: 3072, intermediate: 8192, layers: 28, heads: 24, kv_heads: 8, vocabulary: 128_256, tied: true, theta: 5e5 },
-    Shape { name: "7b", hidden: 4096, intermediate: 11_008, layers: 32, heads: 32, kv_heads: 32, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "8b", hidden: 4096, intermediate: 14_336, layers: 32, heads: 32, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
-    Shape { name: "13b", hidden: 5120, intermediate: 13_824, layers: 40, heads: 40, kv_heads: 40, vocabulary: 32_000, tied: false, theta: 1e4 },
-    Shape { name: "20b", hidden: 6144, intermediate: 16_384, layers: 48, heads: 48, kv_heads: 8, vocabulary: 92_544, tied: false, theta: 1e6 },
-    Shape { name: "32b", hidden: 5120, intermediate: 27_648, layers: 64, heads: 40, kv_heads: 8, vocabulary: 152_064, tied: false, theta: 1e6 },
-    Shape { name: "70b", hidden: 8192, intermediate: 28_672, layers: 80, heads: 64, kv_heads: 8, vocabulary: 128_256, tied: false, theta: 5e5 },
-];
+  nf4     as bitsandbytes stores it, double-quantized (the default), and so fp4; int8 as it stores that; bf16 as
+          Hugging Face does";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
-    Nf4,
+    FourBit(CodeBook),
+    Int8,
     Bf16,
 }
 
 /// Writes a checkpoint.
 pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     let (mut shape, mut format, mut tokenizer, mut layers, mut out) =
-        (None, Format::Nf4, None, None, None);
+        (None, Format::FourBit(CodeBook::Nf4), None, None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().copied().ok_or_else(|| USAGE.to_owned());
         match *argument {
             "--shape" => {
                 let name = value()?;
-                shape = SHAPES.iter().find(|shape| shape.name == name);
+                shape = Shape::find(name);
                 if shape.is_none() {
                     return Err(format!("there is no shape '{name}'\n{USAGE}"));
                 }
             }
             "--format" => {
                 format = match value()? {
-                    "nf4" => Format::Nf4,
+                    "int8" => Format::Int8,
                     "bf16" => Format::Bf16,
-                    _ => return Err(USAGE.to_owned()),
+                    name => Format::FourBit(CodeBook::named(name).ok_or(USAGE)?),
                 }
             }
             "--tokenizer" => tokenizer = Some(value()?),
@@ -81,18 +58,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
     let failed = |error: io::Error| format!("cannot write '{}': {error}", out.display());
     std::fs::create_dir_all(out).map_err(failed)?;
     let layers = layers.unwrap_or(shape.layers);
-    write_model(out, &entries(shape, layers, format), MAX_SHARD_BYTES)
+    write_model(out, &entries(&shape, layers, format), MAX_SHARD_BYTES)
         .map_err(|error| error.to_string())?;
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": shape.hidden, "intermediate_size": shape.intermediate,
-        "num_hidden_layers": layers, "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads, "head_dim": shape.hidden / shape.heads,
-        "vocab_size": shape.vocabulary, "tie_word_embeddings": shape.tied,
-        "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 131_072,
-        "rope_theta": shape.theta, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
-        "torch_dtype": "bfloat16",
-    });
+    let config = Value::Object(Shape { layers, ..shape }.config_json());
     std::fs::write(out.join("config.json"), format!("{config:#}\n")).map_err(failed)?;
     if let Some(folder) = tokenizer {
         for file in std::fs::read_dir(folder).map_err(failed)? {
@@ -124,7 +92,8 @@ fn entries(shape: &Shape, layers: usize, format: Format) -> Vec<Entry<'static>> 
         for (path, rows, cols) in linears {
             match format {
                 Format::Bf16 => all.push(table(name(path), rows, cols)),
-                Format::Nf4 => all.extend(nf4(&name(path), rows, cols)),
+                Format::FourBit(book) => all.extend(four_bit(&name(path), book, rows, cols)),
+                Format::Int8 => all.extend(int8(&name(path), rows, cols)),
             }
         }
         all.push(ones(name("post_attention_layernorm"), c));
@@ -188,14 +157,14 @@ fn table(name: String, rows: usize, cols: usize) -> Entry<'static> {
 }
 
 /// Codes and scales as bitsandbytes stores them: uniform codes whose scale makes the weights' standard deviation about 0.02.
-fn nf4(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
+fn four_bit(name: &str, book: CodeBook, rows: usize, cols: usize) -> Vec<Entry<'static>> {
     let blocks = (rows * cols).div_ceil(BLOCK_SIZE);
     let nested = blocks.div_ceil(NESTED_BLOCK_SIZE);
     let part = |suffix: &str| format!("{name}{suffix}");
     let codes = key(&part(""));
     let f32s = |values: Vec<f32>| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let state = json!({
-        "quant_type": "nf4", "blocksize": BLOCK_SIZE, "dtype": "bfloat16", "shape": [rows, cols],
+        "quant_type": book.name(), "blocksize": BLOCK_SIZE, "dtype": "bfloat16", "shape": [rows, cols],
         "nested_blocksize": NESTED_BLOCK_SIZE, "nested_dtype": "float32", "nested_offset": 0.035,
     })
     .to_string()
@@ -210,7 +179,22 @@ fn nf4(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
         entry(part(".nested_quant_map"), "F32", vec![256], move || {
             f32s(tables::dynamic_signed().to_vec())
         }),
-        entry(part(".quant_map"), "F32", vec![16], move || f32s(tables::NF4.to_vec())),
-        entry(part(".quant_state.bitsandbytes__nf4"), "U8", vec![length], move || state.clone()),
+        entry(part(".quant_map"), "F32", vec![16], move || f32s(book.values().to_vec())),
+        entry(part(&format!(".quant_state.bitsandbytes__{}", book.name())), "U8", vec![length], {
+            move || state.clone()
+        }),
+    ]
+}
+
+/// Codes and scales as bitsandbytes stores them in 8 bits: uniform codes of the same standard deviation.
+fn int8(name: &str, rows: usize, cols: usize) -> Vec<Entry<'static>> {
+    let codes = key(name);
+    let module = name.trim_end_matches(".weight");
+    vec![
+        entry(name.to_owned(), "I8", vec![rows, cols], move || random_bytes(codes, rows * cols)),
+        entry(format!("{module}.SCB"), "F32", vec![rows], move || {
+            0.035f32.to_le_bytes().repeat(rows)
+        }),
+        entry(format!("{module}.weight_format"), "U8", vec![], || vec![0]),
     ]
 }

@@ -1,17 +1,19 @@
 //! `prospect data`: what training will see of a recipe's data.
 
-use ::data::Report;
+use std::path::PathBuf;
+
 use ::data::dataset::Rendered;
-use ::data::report::{Lengths, Noted};
+use ::data::report::{Lengths, Noted, Part};
 use ::data::template::Moment;
+use ::data::{OriginReport, Report};
 use ::train::error::Result;
 use ::train::inputs::Inputs;
-use ::train::recipe::Recipe;
 use ::train::run;
 use serde::Serialize;
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{json, on_stdout, print};
 use crate::words::{count, things};
 
@@ -20,7 +22,7 @@ const SAMPLED_STEPS: usize = 200;
 
 /// Shows the data.
 pub(crate) fn run(arguments: &args::Data) -> Result<Done> {
-    let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
+    let recipe = hub::recipe(&arguments.recipe)?;
     let inputs = Inputs::load(recipe, Moment::now())?;
     let packing = Packing::of(&inputs);
     if arguments.json {
@@ -46,8 +48,17 @@ pub(crate) fn run(arguments: &args::Data) -> Result<Done> {
 }
 
 fn describe(what: &str, report: &Report) {
-    let files: Vec<String> = report.files.iter().map(|file| file.display().to_string()).collect();
-    print(&format!("{} {}", on_stdout().bold().apply_to(what), files.join(", ")));
+    let bold = on_stdout().bold().apply_to(what);
+    match report.parts.as_slice() {
+        [part] => print(&format!("{bold} {}", files(&part.files))),
+        parts => print(&format!("{bold} from {}", things(parts.len(), "source"))),
+    }
+    for part in &report.parts {
+        source(part, report.parts.len() > 1, report.examples);
+    }
+    if let Some(word) = &report.cache {
+        print(&format!("  {word}"));
+    }
     print(&format!(
         "  {} of {} kept: {} thumbs up, {} thumbs down, {}",
         things(report.examples, "example"),
@@ -84,6 +95,37 @@ fn describe(what: &str, report: &Report) {
             count(p99),
             count(max),
             count(total)
+        ));
+    }
+}
+
+/// The names of files, or of some of them.
+fn files(files: &[PathBuf]) -> String {
+    const NAMED: usize = 4;
+    let names: Vec<String> = files.iter().take(NAMED).map(|it| it.display().to_string()).collect();
+    match files.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// As what a source was read and why; of several, its files and its share too.
+fn source(part: &Part, one_of_several: bool, all: usize) {
+    let OriginReport { format, form, conversational, why, ignored, rows } = &part.read;
+    if one_of_several {
+        print(&format!("  {}", files(&part.files)));
+    }
+    let text = if *conversational { "messages" } else { "plain text" };
+    print(&format!("  {format}, {}, read as \"{form}\" of {text}: {why}", things(*rows, "row")));
+    if !ignored.is_empty() {
+        print(&format!("  not read: {}", ignored.join(", ")));
+    }
+    if let Some(weight) = part.weight {
+        print(&format!(
+            "  weight {weight}: {} of the {} examples of an epoch, of {} it has",
+            count(part.per_epoch),
+            count(all),
+            count(part.examples)
         ));
     }
 }

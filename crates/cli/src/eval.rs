@@ -5,26 +5,26 @@ use ::train::error::Result;
 use ::train::fit;
 use ::train::inputs::Inputs;
 use ::train::machine::Machine;
-use ::train::recipe::Recipe;
 use ::train::recipe::adapter::Adapter;
 use serde_json::{Map, json};
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{json as to_json, print, say};
 use crate::threads;
 use crate::words::number;
 
 /// Measures.
 pub(crate) fn run(arguments: &args::Eval) -> Result<Done> {
-    let mut recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
+    let mut recipe = hub::recipe(&arguments.recipe)?;
     threads::start(&recipe.train)?;
     recipe.generate = None;
     if recipe.data.eval.is_empty() {
         say(
             "note: the recipe has no held-out data (data.eval), so this measures what training learns from",
         );
-        recipe.data.eval = recipe.data.train.clone();
+        recipe.data.measure_train();
     }
     match &arguments.adapter {
         // Rank, scale and modules are those of the adapter, whatever the recipe trains.

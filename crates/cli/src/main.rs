@@ -6,17 +6,24 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
-//! self_test  each component against its reference, for the doctor
+//! export     GGUF for llama.cpp, and Ollama       hub        names of the hub, fetched
+//! doctor/    what the engine and the planner tell the doctor, and what it fetches
+//! self_test/ each component against its reference, for the doctor
 //! generate/  one answer, or a conversation        report/    report.html of a run folder
+//! inspect/   what a model is given and computes, for those who port or debug
 //! threads    how many the work is given to        curve      a metric over a run of any length
 //! ```
 
 mod args;
 mod curve;
 mod data;
+mod doctor;
 mod ending;
 mod eval;
+mod export;
 mod generate;
+mod hub;
+mod inspect;
 mod merge;
 mod plan;
 mod report;
@@ -56,7 +63,9 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
-        Command::Doctor(arguments) => self_test::doctor(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Stack(arguments) => {
             Ok(Done::Answered(::doctor::cli::run_stack(arguments, &mut std::io::stdout())))
         }

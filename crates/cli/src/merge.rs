@@ -5,6 +5,7 @@ use ::train::error::{Error, Result};
 use crate::args;
 use crate::ending::Done;
 use crate::generate::source::Source;
+use crate::hub;
 use crate::terminal::print;
 
 /// Merges.
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &args::Merge) -> Result<Done> {
             "choose a folder that is empty or does not exist",
         ));
     }
-    let source = Source::find(&arguments.model, Some(&arguments.adapter))?;
+    let source = Source::find(&hub::folder(&arguments.model)?, Some(&arguments.adapter))?;
     models::merge::merge(&source.model, &arguments.adapter, out)?;
     print(&format!("wrote the merged model into '{}'", out.display()));
     print(&format!("try next: prospect generate {}", out.display()));

@@ -1,29 +1,44 @@
 //! `prospect plan`: what a run will take, before it runs.
 
+mod table;
+
 use ::data::template::Moment;
 use ::train::error::{Error, Result};
 use ::train::fit::bytes;
+use ::train::gpus;
 use ::train::inputs::Inputs;
 use ::train::machine::Machine;
-use ::train::recipe::Recipe;
+use ::train::recipe::{Bytes, Recipe};
 use planner::{Change, Plan};
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{on_stdout, print};
-use crate::words::{count, flop, things};
+use crate::words::{clock, count, flop, things};
 
 /// Ops with a smaller share of the work are left out of the table; JSON has all.
 const SMALLEST_SHARE: f64 = 0.001;
 
 /// Plans.
 pub(crate) fn run(arguments: &args::Plan) -> Result<Done> {
-    let recipe = read(&arguments.recipe)?;
-    let machine = Machine::choose(&recipe)?;
-    let plan = planner::plan(&Inputs::load(recipe, Moment::now())?, &machine)?;
+    let gpu = arguments.gpu.as_deref().map(Gpu::of).transpose()?;
+    let Some(recipe) = &arguments.recipe else {
+        let Some(gpu) = gpu else { unreachable!("--table asks for --gpu") };
+        return table::show(&gpu.machine(None), arguments.json);
+    };
+    let recipe = hub::fetched(Recipe::read_without_files(recipe, &arguments.set)?)?;
+    let machine = match &gpu {
+        Some(gpu) => gpu.machine(recipe.train.memory_limit.map(|limit| limit.0)),
+        None => Machine::choose(&recipe)?,
+    };
+    let plan = planner::plan(&Inputs::load_to_plan(recipe, Moment::now())?, &machine)?;
     if arguments.json {
         print(&crate::terminal::json(&plan));
         return Ok(Done::Well);
+    }
+    if gpu.is_some() {
+        print(&format!("for     {}", machine.description));
     }
     memory(&plan);
     work(&plan);
@@ -33,20 +48,43 @@ pub(crate) fn run(arguments: &args::Plan) -> Result<Done> {
     Ok(Done::Well)
 }
 
-/// A recipe whose files must be there: the plan walks the run's own batches.
-fn read(arguments: &args::RecipeArguments) -> Result<Recipe> {
-    Recipe::read(&arguments.recipe, &arguments.set).map_err(|error| {
-        if Recipe::read_without_files(&arguments.recipe, &arguments.set).is_err() {
-            return error; // the recipe is wrong, not what it names
+/// A GPU to plan for: one of a name, or of a size.
+struct Gpu {
+    known: Option<gpus::Gpu>,
+    bytes: u64,
+}
+
+impl Gpu {
+    fn of(text: &str) -> Result<Gpu> {
+        if let Ok(bytes) = text.parse::<Bytes>() {
+            return Ok(Gpu { known: None, bytes: bytes.0 });
         }
-        Error {
-            hint: format!(
-                "{}; a plan walks the run's own batches, so it needs the files",
-                error.hint
-            ),
-            ..error
+        let Some(known) = gpus::find(text) else {
+            return Err(Error::input(
+                format!("--gpu {text} is neither a GPU that is known nor a size"),
+                format!(
+                    "write its memory, such as 24GiB, or one of {}",
+                    gpus::GPUS.map(|gpu| gpu.name).join(", ")
+                ),
+            ));
+        };
+        let (major, minor) = known.capability;
+        if known.capability < (8, 0) {
+            return Err(Error::input(
+                format!(
+                    "--gpu {text}: a {} has compute capability {major}.{minor}, 8.0 is needed",
+                    known.name
+                ),
+                "Prospect's kernels need an Ampere GPU (RTX 30, A100) or a newer one",
+            ));
         }
-    })
+        let bytes = (known.memory_gib * f64::from(1 << 30)) as u64;
+        Ok(Gpu { known: Some(known), bytes })
+    }
+
+    fn machine(&self, memory_limit: Option<u64>) -> Machine {
+        Machine::planned_gpu(memory_limit, self.known, self.bytes)
+    }
 }
 
 fn memory(plan: &Plan) {
@@ -78,7 +116,22 @@ fn memory(plan: &Plan) {
             on_stdout().dim().apply_to(what)
         ));
     }
+    if plan.host_bytes > 0 {
+        print(&format!(
+            "host    {} of the host's memory are pinned beside it",
+            bytes(plan.host_bytes as u64)
+        ));
+    }
     print(&format!("policy  {}", plan.reason));
+    if plan.made_up {
+        print("data    not there: every example is taken to be as long as data.max_length allows");
+    }
+    if plan.longest_example > 0 && plan.limit_bytes.is_some() {
+        print(&format!(
+            "longest {} tokens in one example would fit, slowly",
+            count(plan.longest_example)
+        ));
+    }
 }
 
 fn work(plan: &Plan) {
@@ -94,6 +147,14 @@ fn work(plan: &Plan) {
         count(plan.model_parameters.max(plan.trained_parameters)),
         count(plan.trained_parameters)
     ));
+    if let (Some(seconds), Some(gpu)) = (plan.seconds, &plan.gpu) {
+        print(&format!(
+            "time    about {} on the {gpu}, {} rated tokens a second: predicted from its figures, {}",
+            clock(seconds),
+            count((plan.rated_tokens as f64 / seconds) as usize),
+            table::TRUST
+        ));
+    }
     let large = |flops: f64| flops >= SMALLEST_SHARE * plan.flops;
     for work in plan.ops.iter().filter(|work| large(work.flops)) {
         print(&format!(

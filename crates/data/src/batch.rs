@@ -25,6 +25,9 @@ pub enum Role {
     Rated,
     /// Another example's completion after this example's prompt, for the KL term.
     Mismatched,
+    /// No completion: the tokens of a chosen completion's own prompt, from the second on, for an objective
+    /// that scores the whole text. It has no segment.
+    Prompt,
 }
 
 /// One completion of a micro-batch.
@@ -60,7 +63,7 @@ pub struct MicroBatch {
     pub tokens: Vec<u32>,
     /// The segments, in the order of their rows; they cover every row once.
     pub segments: Vec<Segment>,
-    /// The completions, in the order of their segments.
+    /// The completions, in the order of their segments; behind them the prompts that are scored.
     pub completions: Vec<Completion>,
     /// What is scored, ordered by completion, then by position.
     pub scored: Vec<Scored>,
@@ -85,7 +88,7 @@ impl MicroBatch {
         positions
     }
 
-    /// The segment of each completion: those segments that are nobody's parent, in order.
+    /// The segment of each completion that is no prompt: those segments that are nobody's parent, in order.
     pub fn completion_segments(&self) -> Vec<usize> {
         let mut is_parent = vec![false; self.segments.len()];
         for segment in &self.segments {

@@ -1,17 +1,26 @@
 //! A dataset: files in, optimizer steps out.
 
-use std::path::PathBuf;
+mod epoch;
 
-use crate::batch::PackedStep;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
-use crate::packing::{Member, PackOptions, pack};
-use crate::pairing;
-use crate::records::{self, Form, Text};
-use crate::report::Report;
+use crate::load::{Made, Origin};
+use crate::records::{Form, Source};
+use crate::report::{Lengths, Noted, Part, Report};
 use crate::sampler::{self, Order};
-use crate::template::{ChatTemplate, Moment};
-use crate::tokenize::{Example, tokenize};
+use crate::template::Moment;
+use crate::tokenize::{Example, Tokenization};
 use crate::tokenizer::Tokenizer;
+use crate::tokens::{Entry, Tokens};
+use crate::{files, mix};
+pub use epoch::Epoch;
+use epoch::Ids;
 
 /// How files become examples.
 #[derive(Clone, Copy, Debug)]
@@ -40,23 +49,22 @@ pub struct Batching {
     pub token_budget: usize,
     /// Whether the objective needs mismatched completions.
     pub mismatched: bool,
+    /// Whether the prompts of chosen completions are scored too.
+    pub scored_prompts: bool,
 }
 
-/// Tokenized examples.
+/// Tokenized examples. Of each some numbers are in memory; the tokens may be in a file.
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    examples: Vec<Example>,
+    tokens: Tokens,
+    entries: Vec<Entry>,
+    files: Vec<Arc<Path>>,
+    /// SHA-256 of the files.
+    sums: Vec<String>,
     form: Form,
     max_length: Option<usize>,
-}
-
-/// The steps of one epoch, each computable on its own.
-pub struct Epoch<'a> {
-    dataset: &'a Dataset,
-    batching: Batching,
-    number: u64,
-    /// Examples in order, or pairs.
-    items: Vec<usize>,
+    /// The weight of each origin, if they have weights.
+    weights: Option<Vec<f64>>,
 }
 
 /// An example as a person reads it.
@@ -79,32 +87,256 @@ pub struct Rendered {
 }
 
 impl Dataset {
-    /// Reads and tokenizes the files, and reports what was dropped and cut.
+    /// Reads and tokenizes files, their form found out by their first row, and reports what was dropped and cut.
     pub fn load(
         paths: &[PathBuf],
         tokenizer: &Tokenizer,
         options: &DataOptions,
     ) -> Result<(Self, Report)> {
-        let records = records::read(paths, options.form)?;
-        let mut report = Report { files: paths.to_vec(), ..Report::default() };
-        let conversational =
-            records.first().is_some_and(|record| matches!(record.prompt, Text::Messages(_)));
-        let template = match conversational {
-            true => Some(ChatTemplate::of(tokenizer, options.now)?),
-            false => None,
-        };
-        if template.as_ref().is_some_and(ChatTemplate::reads_clock) {
-            report.template_moment = Some(options.now);
+        let origin = Origin { files: paths.to_vec(), ..Origin::default() };
+        Self::open(&[origin], None, tokenizer, options)
+    }
+
+    /// Reads and tokenizes origins, or takes their tokens from the cache, and reports what was dropped and cut.
+    pub fn open(
+        origins: &[Origin],
+        cache: Option<&Cache>,
+        tokenizer: &Tokenizer,
+        options: &DataOptions,
+    ) -> Result<(Self, Report)> {
+        let DataOptions { form, max_length, now } = *options;
+        let paths: Vec<PathBuf> =
+            origins.iter().flat_map(|origin| &origin.files).cloned().collect();
+        if paths.is_empty() {
+            return Err(Error::input("no data file is given", "name at least one JSONL file"));
         }
-        let (form, max_length) = (options.form, options.max_length);
-        let examples =
-            tokenize(records, tokenizer, template.as_ref(), form, max_length, &mut report)?;
-        Ok((Self { examples, form, max_length }, report))
+        if origins.len() > usize::from(u16::MAX) {
+            return Err(Error::input(
+                format!("{} sources of data are given", origins.len()),
+                "name folders or patterns: one source may have many files",
+            ));
+        }
+        let sums: Vec<Result<String>> = paths.par_iter().map(|path| files::sum(path)).collect();
+        let sums = sums.into_iter().collect::<Result<Vec<_>>>()?;
+        let state = || paths.iter().map(|path| files::state(path)).collect::<Vec<_>>();
+        let before = state();
+        let names: Vec<Arc<Path>> = paths.iter().map(|path| Arc::from(path.as_path())).collect();
+        let tokenization = Tokenization::new(tokenizer, form, now);
+        let bytes: u64 = before.iter().flatten().map(|(bytes, _)| bytes).sum();
+        let (tokens, made, word) = match cache.filter(|cache| bytes >= cache.least) {
+            Some(cache) => cache.tokenized(origins, &names, &sums, &tokenization, now)?,
+            None => {
+                let (tokens, made) = cache::in_memory(origins, &names, &tokenization)?;
+                (tokens, made, None)
+            }
+        };
+        if let Some(changed) = state().iter().zip(&before).position(|(now, then)| now != then) {
+            return Err(Error::input(
+                format!("'{}' changed while it was read", paths[changed].display()),
+                "wait until it is written, then start again",
+            ));
+        }
+        let weights: Option<Vec<f64>> = origins.iter().map(|origin| origin.weight).collect();
+        let mut dataset =
+            Self { tokens, entries: Vec::new(), files: names, sums, form, max_length, weights };
+        let mut report = Report { files: paths, cache: word, ..Report::default() };
+        if made.summary.reads_clock {
+            report.template_moment = Some(now);
+        }
+        dataset.select(made, origins, &mut report)?;
+        Ok((dataset, report))
+    }
+
+    /// Keeps what can be trained on.
+    fn select(&mut self, made: Made, origins: &[Origin], report: &mut Report) -> Result<()> {
+        let Made { entries, summary } = made;
+        let files = &self.files;
+        let place =
+            |file: usize, line: usize| Source { file: files[file].clone(), line }.to_string();
+        let source = |entry: &Entry| place(entry.file as usize, entry.line as usize);
+        report.records = summary.records;
+        report.empty_completions = Noted::of(&summary.empty, place);
+        report.halves = Noted::of(&summary.halves, place);
+        if entries.is_empty() {
+            let first = report.empty_completions.first.first().cloned().unwrap_or_default();
+            return Err(Error::input(
+                format!("every completion is empty, first at {first}"),
+                "check the names and contents of the fields",
+            ));
+        }
+        let fates: Vec<Fate> = entries.iter().map(|entry| fate(entry, self.max_length)).collect();
+        let mut kept = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let other = fates[if self.form == Form::Paired { index ^ 1 } else { index }];
+            match (fates[index], other) {
+                (Fate::PromptTooLong, _) => report.prompts_too_long.add(|| source(entry)),
+                (Fate::NothingScored, _) => report.nothing_scored.add(|| source(entry)),
+                (fate @ Fate::Kept { .. }, Fate::Kept { .. }) => {
+                    if entry.moved {
+                        report.moved_prompt_tokens.add(|| source(entry));
+                    }
+                    if fate == (Fate::Kept { cut: true }) {
+                        report.cut_completions.add(|| source(entry));
+                    }
+                    kept.push(*entry);
+                }
+                (Fate::Kept { .. }, _) => report.halves.add(|| source(entry)),
+            }
+        }
+        drop((entries, fates));
+        if kept.is_empty() {
+            return Err(Error::input(
+                format!(
+                    "no example is left of {} records: {}",
+                    report.records,
+                    report.lost().join("; ")
+                ),
+                "raise max_length, or check that prompts and completions are in the right fields",
+            ));
+        }
+        self.entries = kept;
+        self.measure(report);
+        let per_epoch = self.per_epoch(origins)?;
+        let parts = origins.iter().zip(summary.origins).enumerate();
+        report.parts = parts
+            .map(|(number, (origin, read))| Part {
+                files: origin.files.clone(),
+                read,
+                examples: self.entries.iter().filter(|it| usize::from(it.origin) == number).count(),
+                weight: origin.weight,
+                per_epoch: per_epoch[number],
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// How many examples of each origin an epoch has; an error if of one that has a weight there is none.
+    fn per_epoch(&self, origins: &[Origin]) -> Result<Vec<usize>> {
+        let unit = self.unit();
+        let mut items = vec![0; origins.len()];
+        for entry in self.entries.iter().step_by(unit) {
+            items[usize::from(entry.origin)] += 1;
+        }
+        let Some(weights) = &self.weights else {
+            return Ok(items.into_iter().map(|count| count * unit).collect());
+        };
+        let counts = mix::counts(weights, self.item_count());
+        for (number, origin) in origins.iter().enumerate() {
+            let first =
+                origin.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+            if items[number] == 0 {
+                return Err(Error::input(
+                    format!("no example is left of the source of '{first}'"),
+                    "its share of an epoch cannot be given: raise max_length, or remove the source",
+                ));
+            }
+            if counts[number] == 0 {
+                return Err(Error::input(
+                    format!(
+                        "weight = {} gives the source of '{first}' none of the {} examples of an epoch",
+                        weights[number],
+                        self.item_count()
+                    ),
+                    "raise its weight, or remove the source",
+                ));
+            }
+        }
+        Ok(counts.into_iter().map(|count| count * unit).collect())
+    }
+
+    fn measure(&self, report: &mut Report) {
+        let entries = &self.entries;
+        report.examples = entries.len();
+        report.desirable = entries.iter().filter(|entry| entry.label).count();
+        report.undesirable = report.examples - report.desirable;
+        report.prompt_tokens = Lengths::of(entries.iter().map(|entry| entry.prompt as usize));
+        report.completion_tokens = Lengths::of(entries.iter().map(completion));
+        let room = self.max_length.unwrap_or(usize::MAX);
+        report.tokens = Lengths::of(entries.iter().map(|entry| (entry.whole as usize).min(room)));
+        let distinct: HashSet<u32> = entries.iter().map(|entry| entry.family).collect();
+        report.distinct_prompts = distinct.len();
+    }
+
+    /// How many examples there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Made-up examples of one length, for plans: the labels alternate, and no two prompts are the same.
+    pub fn made_up(form: Form, count: usize, prompt: usize, completion: usize) -> (Self, Report) {
+        let (whole, mut ids) = (prompt + completion, vec![0; count * (prompt + completion)]);
+        for (index, ids) in ids.chunks_mut(whole.max(1)).enumerate() {
+            // Token 0 and token 1 are in every vocabulary: the number in binary, as far as there is room.
+            let bits = (0..usize::BITS).map(|bit| (index >> bit & 1) as u32);
+            ids[..prompt].iter_mut().zip(bits).for_each(|(id, bit)| *id = bit);
+        }
+        let entry = |index: usize| Entry {
+            start: (index * whole) as u64,
+            line: index as u64 + 1,
+            whole: whole as u32,
+            prompt: prompt as u32,
+            family: if form == Form::Paired { index / 2 } else { index } as u32,
+            largest: 1,
+            file: 0,
+            origin: 0,
+            label: index % 2 == 0,
+            moved: false,
+        };
+        let dataset = Self {
+            tokens: Tokens::Held(Arc::new(ids)),
+            entries: (0..count).map(entry).collect(),
+            files: vec![Path::new("made up").into()],
+            sums: Vec::new(),
+            form,
+            max_length: None,
+            weights: None,
+        };
+        let mut report = Report { records: count, ..Report::default() };
+        dataset.measure(&mut report);
+        (dataset, report)
     }
 
     /// The examples, in the order of the files.
-    pub fn examples(&self) -> &[Example] {
-        &self.examples
+    pub fn examples(&self) -> impl Iterator<Item = Example> + '_ {
+        (0..self.entries.len()).map(|index| self.example(index))
+    }
+
+    /// An example; it is below [`Dataset::count`].
+    pub fn example(&self, index: usize) -> Example {
+        let entry = &self.entries[index];
+        let (prompt, completion) = self.ids(entry);
+        Example {
+            prompt_ids: prompt.into_owned(),
+            completion_ids: completion.into_owned(),
+            label: entry.label,
+            source: self.source(index),
+            pair: (self.form == Form::Paired).then_some(index ^ 1),
+            family: entry.family as usize,
+        }
+    }
+
+    /// Where an example was read; it is below [`Dataset::count`].
+    pub fn source(&self, index: usize) -> Source {
+        let entry = &self.entries[index];
+        Source { file: self.files[entry.file as usize].clone(), line: entry.line as usize }
+    }
+
+    /// Where the first example was read that has a token of this id or above.
+    pub fn first_beyond(&self, id: usize) -> Option<Source> {
+        let beyond = |entry: &Entry| entry.largest as usize >= id;
+        self.entries.iter().position(beyond).map(|index| self.source(index))
+    }
+
+    /// The files with their SHA-256, in the order read.
+    pub fn sums(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.files.iter().map(|file| &**file).zip(self.sums.iter().map(String::as_str))
+    }
+
+    /// Prompt and completion of an example.
+    fn ids(&self, entry: &Entry) -> Ids<'_> {
+        let prompt = self.tokens.get(entry.start, entry.prompt);
+        let start = entry.start + u64::from(entry.prompt);
+        (prompt, self.tokens.get(start, entry.whole - entry.prompt))
     }
 
     /// What the objective needs.
@@ -127,22 +359,28 @@ impl Dataset {
     pub fn epoch(&self, batching: &Batching, number: u64) -> Epoch<'_> {
         let classes: Vec<bool> = match self.form {
             Form::Paired => vec![true; self.item_count()],
-            Form::Unpaired | Form::Sft => {
-                self.examples.iter().map(|example| example.label).collect()
-            }
+            Form::Unpaired | Form::Sft => self.entries.iter().map(|entry| entry.label).collect(),
         };
-        let items = sampler::epoch(batching.order, &classes, batching.seed, number);
+        let items = match (&self.weights, batching.order) {
+            (Some(weights), Order::Shuffled) => {
+                let entries = self.entries.iter().step_by(self.unit());
+                let origins: Vec<usize> = entries.map(|entry| entry.origin.into()).collect();
+                mix::epoch(&origins, &classes, weights, batching.seed, number)
+            }
+            _ => sampler::epoch(batching.order, &classes, batching.seed, number),
+        };
         Epoch { dataset: self, batching: *batching, number, items }
     }
 
     /// An example with the boundary between prompt and completion visible.
     pub fn rendered(&self, index: usize, tokenizer: &Tokenizer) -> Result<Rendered> {
-        let Some(example) = self.examples.get(index) else {
+        if index >= self.entries.len() {
             return Err(Error::input(
-                format!("there is no example {index}; the dataset has {}", self.examples.len()),
+                format!("there is no example {index}; the dataset has {}", self.entries.len()),
                 "examples are numbered from 0",
             ));
-        };
+        }
+        let example = self.example(index);
         let kept = example.room_for(&example.completion_ids, self.max_length);
         Ok(Rendered {
             source: example.source.to_string(),
@@ -157,70 +395,38 @@ impl Dataset {
 
     /// Examples, or pairs of them.
     fn item_count(&self) -> usize {
-        self.examples.len() / if self.form == Form::Paired { 2 } else { 1 }
+        self.entries.len() / self.unit()
+    }
+
+    /// Examples in an item.
+    fn unit(&self) -> usize {
+        if self.form == Form::Paired { 2 } else { 1 }
     }
 }
 
-impl Epoch<'_> {
-    /// How many optimizer steps there are.
-    pub fn steps(&self) -> usize {
-        self.dataset.steps_per_epoch(&self.batching)
-    }
-
-    /// Step `index` of the epoch, packed; one past the last has no group.
-    pub fn step(&self, index: usize) -> PackedStep {
-        let accumulation = self.batching.gradient_accumulation_steps.max(1);
-        let groups: Vec<Vec<Member>> = self
-            .items
-            .chunks(self.batching.batch_size.max(1))
-            .enumerate()
-            .skip(index.saturating_mul(accumulation))
-            .take(accumulation)
-            .map(|(group, items)| self.members(group, items))
-            .collect();
-        let options = PackOptions {
-            max_length: self.dataset.max_length,
-            token_budget: self.batching.token_budget,
-            mismatched: self.batching.mismatched,
-        };
-        pack(&groups, &options)
-    }
-
-    /// Examples whose mismatched completion answers the same prompt, because their group has
-    /// too few others.
-    pub fn matched_partners(&self) -> usize {
-        let groups = self.items.chunks(self.batching.batch_size.max(1)).enumerate();
-        groups
-            .map(|(group, items)| {
-                let members = self.members(group, items);
-                let families: Vec<usize> = members.iter().map(|member| member.family).collect();
-                let partners: Vec<usize> = members.iter().map(|member| member.partner).collect();
-                pairing::matched(&partners, &families)
-            })
-            .sum()
-    }
-
-    fn members(&self, group: usize, items: &[usize]) -> Vec<Member<'_>> {
-        let examples: Vec<usize> = match self.dataset.form {
-            Form::Paired => items.iter().flat_map(|&pair| [2 * pair, 2 * pair + 1]).collect(),
-            Form::Unpaired | Form::Sft => items.to_vec(),
-        };
-        let example = |index: usize| &self.dataset.examples[index];
-        let families: Vec<usize> = examples.iter().map(|&index| example(index).family).collect();
-        let Batching { order, seed, .. } = self.batching;
-        let partners = pairing::partners(order, &families, seed, self.number, group as u64);
-        examples
-            .iter()
-            .enumerate()
-            .map(|(place, &index)| Member {
-                index,
-                prompt: &example(index).prompt_ids,
-                completion: &example(index).completion_ids,
-                label: example(index).label,
-                family: families[place],
-                partner: partners[place],
-                pair: example(index).pair.map(|_| place ^ 1),
-            })
-            .collect()
-    }
+fn completion(entry: &Entry) -> usize {
+    (entry.whole - entry.prompt) as usize
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    PromptTooLong,
+    NothingScored,
+    Kept { cut: bool },
+}
+
+fn fate(entry: &Entry, max_length: Option<usize>) -> Fate {
+    let (prompt, whole) = (entry.prompt as usize, entry.whole as usize);
+    let max_length = max_length.unwrap_or(usize::MAX);
+    if prompt >= max_length {
+        return Fate::PromptTooLong;
+    }
+    // Without a prompt the first token of the completion has no row that scores it.
+    if whole.min(max_length) <= prompt.max(1) {
+        return Fate::NothingScored;
+    }
+    Fate::Kept { cut: whole > max_length }
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub struct Error {
 }
 
 /// The result of this room's functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error the user can correct in what they gave.

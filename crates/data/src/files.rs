@@ -5,10 +5,63 @@
 //! a reader sees the old file or the new one, also when the machine stops in between.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+
+/// Opens a regular file: a folder, a device or a pipe is an error.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    use std::os::unix::fs::FileTypeExt;
+    // Asked before it is opened: opening a pipe waits for its other end.
+    let kind = fs::metadata(path).map_err(|error| reading(path, &error))?.file_type();
+    let (what, hint) = match kind {
+        _ if kind.is_file() => return File::open(path).map_err(|error| reading(path, &error)),
+        _ if kind.is_dir() => ("a folder", "name a file inside it"),
+        _ if kind.is_fifo() => ("a pipe", "write it to a file first: data is read more than once"),
+        _ => ("a device", "name a file: a device may have no end"),
+    };
+    Err(Error::input(format!("cannot read '{}': it is {what}", path.display()), hint))
+}
+
+/// The kind of data that a file's name says it holds, in lower case and without what it is compressed by; none if
+/// that is no kind of data.
+pub(crate) fn kind(path: &Path) -> Option<&'static str> {
+    const KINDS: [&str; 10] =
+        ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather", "ipc", "arrows"];
+    let name = path.file_name()?.to_str()?.to_lowercase();
+    let name = [".gz", ".zst"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+    let (_, end) = name.rsplit_once('.')?;
+    KINDS.into_iter().find(|kind| *kind == end)
+}
+
+/// SHA-256 of a file, read piece by piece.
+pub fn sum(path: &Path) -> Result<String> {
+    let mut file = open(path)?;
+    let mut digest = Sha256::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(hex(&digest.finalize())),
+            Ok(count) => digest.update(&piece[..count]),
+            Err(error) => return Err(reading(path, &error)),
+        }
+    }
+}
+
+/// Bytes of a file and when it was changed last; none if that cannot be told.
+pub(crate) fn state(path: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// The whole file as bytes.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
@@ -108,7 +161,7 @@ impl Drop for Temporary {
     }
 }
 
-fn reading(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn reading(path: &Path, error: &io::Error) -> Error {
     let path = path.display();
     match error.kind() {
         ErrorKind::NotFound => Error::input(

@@ -41,6 +41,8 @@ pub struct PackOptions {
     pub token_budget: usize,
     /// Whether there are mismatched completions.
     pub mismatched: bool,
+    /// Whether the prompts of desirable completions are scored too.
+    pub scored_prompts: bool,
 }
 
 /// A completion behind its prompt, before it has a place.
@@ -50,6 +52,8 @@ struct Leaf<'a> {
     family: usize,
     prompt: &'a [u32],
     answer: &'a [u32],
+    /// Whether its prompt is scored.
+    scored_prompt: bool,
 }
 
 /// Packs the groups of one optimizer step.
@@ -64,7 +68,10 @@ pub fn pack(groups: &[Vec<Member>], options: &PackOptions) -> PackedStep {
             let Member { prompt, family, partner, .. } = members[example];
             let answer = members[if role == Role::Rated { example } else { partner }].completion;
             let completion = Completion { group, example, role };
-            Leaf { completion, family, prompt, answer: &answer[..cut(prompt, answer)] }
+            let scored_prompt =
+                options.scored_prompts && role == Role::Rated && members[example].label;
+            let answer = &answer[..cut(prompt, answer)];
+            Leaf { completion, family, prompt, answer, scored_prompt }
         };
         let rated: Vec<Leaf> = (0..members.len()).map(|i| leaf(i, Role::Rated)).collect();
         let mismatched: Vec<Leaf> = if options.mismatched {
@@ -177,6 +184,7 @@ fn lay_out(leaves: &[Leaf]) -> MicroBatch {
     let mut batch = MicroBatch::default();
     let mut parents: Vec<Option<usize>> = Vec::with_capacity(families.len());
     let mut shares: Vec<usize> = Vec::with_capacity(families.len());
+    let mut prompts: Vec<(Completion, Vec<(usize, u32)>)> = Vec::new();
     let any_rated = leaves.iter().any(|leaf| leaf.completion.role == Role::Rated);
     for family in &families {
         let shared = shared(family);
@@ -194,7 +202,15 @@ fn lay_out(leaves: &[Leaf]) -> MicroBatch {
         parents.push(parent);
         shares.push(shared);
         for leaf in family.iter().filter(|leaf| leaf.completion.role == Role::Rated) {
+            let start = batch.tokens.len();
             append(&mut batch, leaf, parent, shared);
+            if leaf.scored_prompt {
+                let before = parent.map_or(0, |parent| batch.segments[parent].start);
+                let row = |at: usize| if at < shared { before + at } else { start + at - shared };
+                let scored =
+                    (1..leaf.prompt.len()).map(|at| (row(at - 1), leaf.prompt[at])).collect();
+                prompts.push((Completion { role: Role::Prompt, ..leaf.completion }, scored));
+            }
         }
     }
     batch.rated_rows = if any_rated { batch.tokens.len() } else { 0 };
@@ -202,6 +218,15 @@ fn lay_out(leaves: &[Leaf]) -> MicroBatch {
         for leaf in family.iter().filter(|leaf| leaf.completion.role == Role::Mismatched) {
             append(&mut batch, leaf, parent, shared);
         }
+    }
+    for (prompt, scored) in prompts {
+        let completion = batch.completions.len();
+        batch.scored.extend(scored.into_iter().map(|(row, target)| Scored {
+            row,
+            target,
+            completion,
+        }));
+        batch.completions.push(prompt);
     }
     batch
 }

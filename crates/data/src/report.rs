@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::records::Source;
+use crate::load::{Found, OriginReport};
 use crate::template::Moment;
 
 /// How many places are named for each kind of finding.
@@ -20,11 +20,17 @@ pub struct Noted {
 }
 
 impl Noted {
-    pub(crate) fn add(&mut self, source: &Source) {
+    pub(crate) fn add(&mut self, source: impl FnOnce() -> String) {
         self.count += 1;
         if self.first.len() < NAMED {
-            self.first.push(source.to_string());
+            self.first.push(source());
         }
+    }
+
+    /// What was found while reading, its places named by `source`.
+    pub(crate) fn of(found: &Found, source: impl Fn(usize, usize) -> String) -> Self {
+        let first = found.first.iter().map(|&(file, line)| source(file as usize, line as usize));
+        Self { count: found.count, first: first.collect() }
     }
 
     fn places(&self) -> String {
@@ -69,11 +75,31 @@ impl Lengths {
     }
 }
 
+/// What became of one origin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Part {
+    /// Its files.
+    pub files: Vec<PathBuf>,
+    /// How it was read.
+    #[serde(flatten)]
+    pub read: OriginReport,
+    /// Examples kept.
+    pub examples: usize,
+    /// Its weight, if origins have weights.
+    pub weight: Option<f64>,
+    /// Examples of it in an epoch.
+    pub per_epoch: usize,
+}
+
 /// What was read, dropped and cut.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The files, in the order read.
     pub files: Vec<PathBuf>,
+    /// Where they belong, and how they were read.
+    pub parts: Vec<Part>,
+    /// Where tokens were read from or written to, in words; none where they were only in memory.
+    pub cache: Option<String>,
     /// Records read; a pair counts as two.
     pub records: usize,
     /// Examples kept.

@@ -7,14 +7,12 @@
 //! without adding special tokens. The prompt is what both have in common at the front; the rest
 //! of the longer one is the completion.
 
-use std::collections::HashMap;
-
-use rayon::prelude::*;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
-use crate::records::{Form, Message, Record, Source, Text};
-use crate::report::{Lengths, Report};
-use crate::template::{ChatTemplate, Conversation};
+use crate::records::{Form, Message, Row, Source, Text};
+use crate::template::{ChatTemplate, Conversation, Moment};
 use crate::tokenizer::Tokenizer;
 
 /// One rated completion, tokenized.
@@ -44,222 +42,164 @@ impl Example {
     }
 }
 
-/// A record's tokens before its prompt is cut to the common beginning.
-struct Tokenized {
-    prompt: Vec<u32>,
-    whole: Vec<u32>,
-    prompt_len: usize,
+/// What rows are tokenized with.
+pub(crate) struct Tokenization<'a> {
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) form: Form,
+    now: Moment,
+    /// Compiled when the first conversation comes.
+    template: OnceLock<Result<ChatTemplate>>,
 }
 
-/// Tokenizes the records in their order, drops what cannot be trained on, and reports it.
-pub(crate) fn tokenize(
-    mut records: Vec<Record>,
-    tokenizer: &Tokenizer,
-    template: Option<&ChatTemplate>,
-    form: Form,
-    max_length: Option<usize>,
-    report: &mut Report,
-) -> Result<Vec<Example>> {
-    report.records = records.len();
-    drop_empty(&mut records, form, report);
-    if records.is_empty() {
-        return Err(Error::input(
-            format!("every completion is empty, first at {}", report.empty_completions.first[0]),
-            "check the names and contents of the fields",
-        ));
+/// A row of tokens.
+pub(crate) struct Tokenized {
+    pub(crate) source: Source,
+    pub(crate) completions: Vec<Fate>,
+}
+
+/// What became of a completion.
+pub(crate) enum Fate {
+    /// It has no text.
+    Empty,
+    /// The other half of its pair has no text.
+    Half,
+    /// It is tokenized.
+    Kept(Kept),
+}
+
+/// A prompt and its completion.
+pub(crate) struct Kept {
+    /// Both.
+    pub(crate) whole: Vec<u32>,
+    /// Tokens of the prompt that stand before the completion too.
+    pub(crate) prompt: usize,
+    /// Tokens of the prompt alone.
+    pub(crate) alone: usize,
+    pub(crate) label: bool,
+    /// The prompt alone and what is left of it, in 128 bits: equal ones make a family.
+    pub(crate) fingerprints: [u128; 2],
+}
+
+impl<'a> Tokenization<'a> {
+    pub(crate) fn new(tokenizer: &'a Tokenizer, form: Form, now: Moment) -> Self {
+        Self { tokenizer, form, now, template: OnceLock::new() }
     }
-    // Collected first and only then looked through, so that the error reported is always the
-    // first one in the files.
-    let tokenized: Vec<Result<Tokenized>> = records
-        .par_iter()
-        .map(|record| {
-            tokens_of(record, tokenizer, template).map_err(|error| error.at(&record.source))
-        })
-        .collect();
-    let mut tokenized = tokenized.into_iter().collect::<Result<Vec<_>>>()?;
-    if form == Form::Paired {
-        // The halves of a pair share one prompt.
-        for pair in tokenized.chunks_exact_mut(2) {
-            let shorter = pair[0].prompt_len.min(pair[1].prompt_len);
-            pair[0].prompt_len = shorter;
-            pair[1].prompt_len = shorter;
-        }
+
+    /// The template, if there was a conversation.
+    pub(crate) fn template(&self) -> Option<&ChatTemplate> {
+        self.template.get().and_then(|template| template.as_ref().ok())
     }
-    let families = families(&tokenized);
-    let unit = if form == Form::Paired { 2 } else { 1 };
-    let mut examples = Vec::with_capacity(records.len());
-    let fates: Vec<Fate> = tokenized.iter().map(|tokens| fate(tokens, max_length)).collect();
-    for (index, (record, mut tokens)) in records.into_iter().zip(tokenized).enumerate() {
-        let fate = fates[index];
-        let other = fates[if unit == 2 { index ^ 1 } else { index }];
-        match (fate, other) {
-            (Fate::PromptTooLong, _) => report.prompts_too_long.add(&record.source),
-            (Fate::NothingScored, _) => report.nothing_scored.add(&record.source),
-            (Fate::Kept { .. }, Fate::Kept { .. }) => {
-                if tokens.prompt_len < tokens.prompt.len() {
-                    report.moved_prompt_tokens.add(&record.source);
-                }
-                if matches!(fate, Fate::Kept { cut: true }) {
-                    report.cut_completions.add(&record.source);
-                }
-                let here = examples.len();
-                examples.push(Example {
-                    completion_ids: tokens.whole.split_off(tokens.prompt_len),
-                    prompt_ids: tokens.whole,
-                    label: record.label,
-                    source: record.source,
-                    pair: (unit == 2).then_some(here ^ 1),
-                    family: families[index],
-                });
+
+    /// Tokenizes a row. The prompt is tokenized once for all its completions.
+    pub(crate) fn row(&self, row: Row) -> Result<Tokenized> {
+        let empty: Vec<bool> = row.completions.iter().map(|(text, _)| text.is_empty()).collect();
+        // Of a pair to compare, both halves are dropped.
+        let broken = self.form == Form::Paired && empty.contains(&true);
+        let mut alone = None;
+        let mut completions = Vec::with_capacity(row.completions.len());
+        for ((completion, label), empty) in row.completions.iter().zip(empty) {
+            if empty || broken {
+                completions.push(if empty { Fate::Empty } else { Fate::Half });
+                continue;
             }
-            (Fate::Kept { .. }, _) => report.halves.add(&record.source),
+            let tokens = self.tokens_of(&row, completion, &mut alone);
+            let (alone, whole) = tokens.map_err(|error| error.at(&row.source))?;
+            let prompt = alone.iter().zip(&whole).take_while(|(one, other)| one == other).count();
+            let fingerprints = [fingerprint(alone), 0];
+            let alone = alone.len();
+            completions.push(Fate::Kept(Kept {
+                whole,
+                prompt,
+                alone,
+                label: *label,
+                fingerprints,
+            }));
         }
-    }
-    if examples.is_empty() {
-        return Err(Error::input(
-            format!(
-                "no example is left of {} records: {}",
-                report.records,
-                report.lost().join("; ")
-            ),
-            "raise max_length, or check that prompts and completions are in the right fields",
-        ));
-    }
-    measure(&examples, max_length, report);
-    Ok(examples)
-}
-
-/// Drops records whose completion has no text; of a pair to compare, both halves.
-fn drop_empty(records: &mut Vec<Record>, form: Form, report: &mut Report) {
-    let mut broken: Vec<Option<u32>> = Vec::new();
-    records.retain(|record| {
-        let empty = record.completion.is_empty();
-        if empty {
-            report.empty_completions.add(&record.source);
-            broken.push(record.pair);
+        if let [Fate::Kept(one), Fate::Kept(other)] = completions.as_mut_slice()
+            && self.form == Form::Paired
+        {
+            // The halves of a pair share one prompt.
+            let shorter = one.prompt.min(other.prompt);
+            (one.prompt, other.prompt) = (shorter, shorter);
         }
-        !empty
-    });
-    if form == Form::Paired && !broken.is_empty() {
-        let broken: std::collections::HashSet<Option<u32>> = broken.into_iter().collect();
-        records.retain(|record| {
-            let half = broken.contains(&record.pair);
-            if half {
-                report.halves.add(&record.source);
+        for fate in &mut completions {
+            if let Fate::Kept(kept) = fate {
+                kept.fingerprints[1] = fingerprint(&kept.whole[..kept.prompt]);
             }
-            !half
-        });
-    }
-}
-
-fn tokens_of(
-    record: &Record,
-    tokenizer: &Tokenizer,
-    template: Option<&ChatTemplate>,
-) -> Result<Tokenized> {
-    let (prompt, whole) = match (&record.prompt, &record.completion) {
-        (Text::Plain(prompt), Text::Plain(completion)) => {
-            let Some(eos) = tokenizer.eos_token() else {
-                return Err(Error::input(
-                    format!(
-                        "the tokenizer of '{}' has no eos_token to end a completion with",
-                        tokenizer.folder().display()
-                    ),
-                    "set 'eos_token' in tokenizer_config.json",
-                ));
-            };
-            let end = if completion.ends_with(eos) { "" } else { eos };
-            let whole = format!("{prompt}{completion}{end}");
-            (tokenizer.encode(prompt, true)?, tokenizer.encode(&whole, true)?)
         }
-        (Text::Messages(prompt), Text::Messages(completion)) => {
-            let Some(template) = template else {
-                return Err(Error::input(
-                    "a conversation needs a chat template, and none was given",
-                    "use a model with a chat template, or give prompts and completions as strings",
-                ));
-            };
-            let render = |messages: &[&Message], add_generation_prompt: bool| {
-                let conversation = Conversation {
-                    messages,
-                    tools: record.tools.as_ref(),
-                    template_kwargs: &record.template_kwargs,
-                    add_generation_prompt,
+        Ok(Tokenized { source: row.source, completions })
+    }
+
+    /// The prompt alone, and prompt and completion.
+    fn tokens_of<'p>(
+        &self,
+        row: &Row,
+        completion: &Text,
+        alone: &'p mut Option<Vec<u32>>,
+    ) -> Result<(&'p [u32], Vec<u32>)> {
+        let tokenizer = self.tokenizer;
+        let prompt = |text: &str, special: bool, alone: &'p mut Option<Vec<u32>>| {
+            Ok::<&'p [u32], Error>(match alone {
+                Some(ids) => ids,
+                None => alone.insert(tokenizer.encode(text, special)?),
+            })
+        };
+        match (&row.prompt, completion) {
+            (Text::Plain(text), Text::Plain(completion)) => {
+                let Some(eos) = tokenizer.eos_token() else {
+                    return Err(Error::input(
+                        format!(
+                            "the tokenizer of '{}' has no eos_token to end a completion with",
+                            tokenizer.folder().display()
+                        ),
+                        "set 'eos_token' in tokenizer_config.json",
+                    ));
                 };
-                tokenizer.encode(&template.render(&conversation)?, false)
-            };
-            let mut messages: Vec<&Message> = prompt.iter().collect();
-            let prompt = render(&messages, true)?;
-            messages.extend(completion);
-            (prompt, render(&messages, false)?)
-        }
-        _ => {
-            return Err(Error::input(
+                let end = if completion.ends_with(eos) { "" } else { eos };
+                let whole = format!("{text}{completion}{end}");
+                Ok((prompt(text, true, alone)?, tokenizer.encode(&whole, true)?))
+            }
+            (Text::Messages(before), Text::Messages(completion)) => {
+                let mut messages: Vec<&Message> = before.iter().collect();
+                let text = match alone {
+                    Some(_) => String::new(),
+                    None => self.rendered(row, &messages, true)?,
+                };
+                let ids = prompt(&text, false, alone)?;
+                messages.extend(completion);
+                Ok((ids, tokenizer.encode(&self.rendered(row, &messages, false)?, false)?))
+            }
+            _ => Err(Error::input(
                 "the prompt and the completion are not both text or both messages",
                 "give strings throughout or lists of messages throughout",
-            ));
+            )),
         }
+    }
+
+    fn rendered(
+        &self,
+        row: &Row,
+        messages: &[&Message],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        let compile = || ChatTemplate::of(self.tokenizer, self.now);
+        let template = self.template.get_or_init(compile).as_ref().map_err(Error::clone)?;
+        template.render(&Conversation {
+            messages,
+            tools: row.tools.as_ref(),
+            template_kwargs: &row.template_kwargs,
+            add_generation_prompt,
+        })
+    }
+}
+
+/// 128 bits of a list of ids: no two lists of a dataset share them.
+fn fingerprint(ids: &[u32]) -> u128 {
+    let half = |which: u8| {
+        let mut hasher = DefaultHasher::new();
+        which.hash(&mut hasher);
+        ids.hash(&mut hasher);
+        u128::from(hasher.finish())
     };
-    let prompt_len = prompt.iter().zip(&whole).take_while(|(one, other)| one == other).count();
-    Ok(Tokenized { prompt, whole, prompt_len })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    PromptTooLong,
-    NothingScored,
-    Kept { cut: bool },
-}
-
-fn fate(tokens: &Tokenized, max_length: Option<usize>) -> Fate {
-    let max_length = max_length.unwrap_or(usize::MAX);
-    if tokens.prompt_len >= max_length {
-        return Fate::PromptTooLong;
-    }
-    // Without a prompt the first token of the completion has no row that scores it.
-    let end = tokens.whole.len().min(max_length);
-    if end <= tokens.prompt_len.max(1) {
-        return Fate::NothingScored;
-    }
-    Fate::Kept { cut: tokens.whole.len() > max_length }
-}
-
-/// Numbers the prompts: two records are of one family if their prompts are equal before or after
-/// the cut to the common beginning, or through others that are.
-fn families(tokenized: &[Tokenized]) -> Vec<usize> {
-    let mut parent: Vec<usize> = (0..tokenized.len()).collect();
-    fn root(parent: &mut [usize], mut node: usize) -> usize {
-        while parent[node] != node {
-            parent[node] = parent[parent[node]];
-            node = parent[node];
-        }
-        node
-    }
-    let mut uncut: HashMap<&[u32], usize> = HashMap::new();
-    let mut cut: HashMap<&[u32], usize> = HashMap::new();
-    for (index, tokens) in tokenized.iter().enumerate() {
-        let same_uncut = *uncut.entry(&tokens.prompt).or_insert(index);
-        let same_cut = *cut.entry(&tokens.whole[..tokens.prompt_len]).or_insert(index);
-        for same in [same_uncut, same_cut] {
-            let (one, other) = (root(&mut parent, index), root(&mut parent, same));
-            // The earlier record names the family.
-            parent[one.max(other)] = one.min(other);
-        }
-    }
-    (0..tokenized.len()).map(|index| root(&mut parent, index)).collect()
-}
-
-fn measure(examples: &[Example], max_length: Option<usize>, report: &mut Report) {
-    report.examples = examples.len();
-    report.desirable = examples.iter().filter(|example| example.label).count();
-    report.undesirable = report.examples - report.desirable;
-    report.prompt_tokens = Lengths::of(examples.iter().map(|example| example.prompt_ids.len()));
-    report.completion_tokens =
-        Lengths::of(examples.iter().map(|example| example.completion_ids.len()));
-    report.tokens = Lengths::of(examples.iter().map(|example| {
-        example.prompt_ids.len() + example.room_for(&example.completion_ids, max_length)
-    }));
-    let distinct: std::collections::HashSet<usize> =
-        examples.iter().map(|example| example.family).collect();
-    report.distinct_prompts = distinct.len();
+    half(0) << 64 | half(1)
 }

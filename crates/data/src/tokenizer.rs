@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::confined::confined;
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct Tokenizer {
     special: BTreeMap<&'static str, String>,
     templates: BTreeMap<String, String>,
     vocab_size: usize,
+    /// SHA-256 of tokenizer.json.
+    sum: String,
 }
 
 impl Tokenizer {
@@ -83,8 +86,28 @@ impl Tokenizer {
         }
         same_added_tokens(&inner, &config, &config_path)?;
         let templates = templates(folder, &config, &config_path)?;
+        let sum = files::hex(&Sha256::digest(&bytes));
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        Ok(Self { folder: folder.to_path_buf(), inner, special, templates, vocab_size })
+        Ok(Self { folder: folder.to_path_buf(), inner, special, templates, vocab_size, sum })
+    }
+
+    /// All that tokens depend on: tokenizer.json, special tokens and chat templates.
+    pub(crate) fn identity(&self) -> Vec<String> {
+        let special = self.special.iter().map(|(name, token)| format!("{name} {token}"));
+        let templates = self.templates.iter().map(|(name, source)| format!("{name} {source}"));
+        std::iter::once(self.sum.clone()).chain(special).chain(templates).collect()
+    }
+
+    /// One that knows no token, for plans of models of which only the shape is known.
+    pub fn blank() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            inner: tokenizers::Tokenizer::new(tokenizers::models::wordlevel::WordLevel::default()),
+            special: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            vocab_size: 0,
+            sum: String::new(),
+        }
     }
 
     /// The folder it was read from.

@@ -116,7 +116,10 @@ fn broken_data_is_an_error() {
 #[test]
 fn files_that_cannot_be_read_are_errors() {
     let folder = tempfile::tempdir().expect("folder");
-    let read = |name: &str| data::records::read(&[folder.path().join(name)], Form::Unpaired);
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/kto/tiny");
+    let tokenizer = Tokenizer::load(&tokenizer).expect("tokenizer");
+    let options = DataOptions { form: Form::Unpaired, max_length: None, now: Moment(0) };
+    let read = |name: &str| Dataset::load(&[folder.path().join(name)], &tokenizer, &options);
     check("a missing file", read("no").map(drop), "there is no such file");
     check("a folder", read(".").map(drop), "it is a folder");
     check("no folder", Tokenizer::load(&folder.path().join("no")).map(drop), "no such file");

@@ -37,6 +37,7 @@ fn batching(order: Order) -> Batching {
         gradient_accumulation_steps: 2,
         token_budget: 40,
         mismatched: true,
+        scored_prompts: false,
     }
 }
 

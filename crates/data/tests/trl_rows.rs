@@ -81,7 +81,7 @@ fn every_form_of_row_is_tokenized_as_trl_does() {
                 row["labels"][0] = json!(-100);
             }
         }
-        assert_eq!(rows(dataset.examples(), form), expected, "{name}");
+        assert_eq!(rows(&dataset.examples().collect::<Vec<_>>(), form), expected, "{name}");
     }
 }
 
@@ -105,7 +105,7 @@ fn the_report_names_what_was_dropped_cut_and_moved() {
 #[test]
 fn halves_of_a_pair_are_one_family_even_where_their_prompts_end_differently() {
     let (dataset, _) = load("paired-kto", Form::Unpaired, None);
-    let examples = dataset.examples();
+    let examples: Vec<Example> = dataset.examples().collect();
     assert_ne!(examples[1].prompt_ids, examples[4].prompt_ids);
     assert_eq!(examples[1].family, examples[4].family);
 }

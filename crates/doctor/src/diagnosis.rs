@@ -2,24 +2,12 @@
 
 use crate::facts::{Gpu, Machine};
 use crate::finding::{Finding, Severity};
+use crate::machine;
+use crate::prospect::{self, Engine};
 use crate::python::dist::Found;
 use crate::python::{Environment, facts};
 use crate::rules::{self, Rule};
-use crate::table::{Scope, Table};
-use crate::{machine, prospect};
-
-/// The result of one component's self-test, handed in by the program that has the engine.
-#[derive(Clone, Debug)]
-pub struct SelfTest {
-    /// What was tested, such as `gemm`.
-    pub component: String,
-    /// Whether it agrees with its reference.
-    pub passed: bool,
-    /// The difference from the reference, or why the test could not run.
-    pub error: String,
-    /// Its speed as a share of the card's figure, 0 to 1, where it was measured.
-    pub share_of_peak: Option<f64>,
-}
+use crate::table::Table;
 
 /// Everything learned.
 #[derive(Debug)]
@@ -34,15 +22,15 @@ pub struct Diagnosis {
     pub found: Found,
     /// What is wrong.
     pub findings: Vec<Finding>,
-    /// The self-test's results.
-    pub self_tests: Vec<SelfTest>,
+    /// What the engine told.
+    pub engine: Engine,
 }
 
 /// Looks at a machine and, where given, at a Python environment.
 pub fn diagnose(
     machine: &dyn Machine,
     environment: Option<Environment>,
-    self_tests: Vec<SelfTest>,
+    engine: Engine,
     rules: &[Rule],
 ) -> Diagnosis {
     let mut table = Table::default();
@@ -51,19 +39,9 @@ pub fn diagnose(
         Some(environment) => facts::gather(machine, environment, &gpus, &mut table),
         None => Found::default(),
     };
-    prospect::gather(machine, environment.as_ref(), &mut table);
-    for test in &self_tests {
-        let mut scope = Scope::default();
-        scope.text("self-test.component", &test.component, "prospect doctor --self-test");
-        scope.flag("self-test.passed", test.passed, "prospect doctor --self-test");
-        scope.text("self-test.error", &test.error, "prospect doctor --self-test");
-        if let Some(share) = test.share_of_peak {
-            scope.number("self-test.percent_of_peak", share * 100.0, "prospect doctor --self-test");
-        }
-        table.add("self-test", scope);
-    }
+    prospect::gather(machine, environment.as_ref(), &engine, &mut table);
     let findings = rules::findings(rules, &table);
-    Diagnosis { table, gpus, environment, found, findings, self_tests }
+    Diagnosis { table, gpus, environment, found, findings, engine }
 }
 
 impl Diagnosis {

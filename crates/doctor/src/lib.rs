@@ -6,11 +6,13 @@
 //! nothing is changed unless the user asks. [`stack`] knows the Python training stack: dated locks that work, and a
 //! solver that finds the smallest repair.
 
+pub mod cards;
 pub mod cli;
 pub mod diagnosis;
 pub mod elf;
 pub mod error;
 pub mod facts;
+pub mod fetch;
 pub mod finding;
 pub mod machine;
 pub mod prospect;
@@ -20,4 +22,4 @@ pub mod rules;
 pub mod stack;
 pub mod table;
 
-pub use diagnosis::SelfTest;
+pub use prospect::{Engine, SelfTest};

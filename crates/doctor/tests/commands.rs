@@ -1,8 +1,8 @@
 //! The commands as a person types them.
 
 use clap::Parser;
-use doctor::SelfTest;
 use doctor::cli::{DoctorArgs, StackArgs, run_doctor, run_doctor_with, run_stack};
+use doctor::prospect::{Engine, Opened, SelfTest, Size};
 use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
@@ -59,17 +59,89 @@ fn the_json_has_exactly_the_promised_shape() {
     assert_eq!(json["machine"]["gpus"][0]["compute"], "8.6");
 }
 
+fn sizes() -> Engine {
+    let size = |name: &str, billions: f64| Size {
+        name: name.into(),
+        billions,
+        cpu_gib: billions * 1.1,
+        gpu_gib: billions,
+        flops_per_token: 9e9 * billions,
+    };
+    Engine {
+        sizes: vec![
+            size("Qwen2.5-0.5B", 0.5),
+            size("Llama-3.1-8B", 8.0),
+            size("Llama-3.1-70B", 70.0),
+        ],
+        assumption: "4-bit weights, one example of 1,024 tokens at a time".into(),
+        cpu_flops: Some(90e9),
+        ..Engine::default()
+    }
+}
+
 #[test]
 fn a_laptop_without_a_gpu_reads_one_calm_screen() {
     let root = fixture("machine-laptop-without-gpu").display().to_string();
-    let (code, text) = run(&["doctor", "--root", &root, "--color", "never"]);
+    let args = Doctor::try_parse_from(["doctor", "--root", &root, "--color", "never"]);
+    let mut out = Vec::new();
+    let code = run_doctor_with(&args.expect("parses").args, sizes(), &mut out);
+    let text = String::from_utf8(out).expect("UTF-8");
     assert_eq!(code, 0);
-    assert!(text.contains("training works here, for models up to about"), "{text}");
-    assert!(text.contains("a GPU would need compute capability 8.0"), "{text}");
+    for says in [
+        "training works here, for models up to the size of Llama-3.1-8B: it takes 8.8 of 50 GiB",
+        "rated tokens a second, about: Qwen2.5-0.5B 20, Llama-3.1-8B 1 (from 90 GFLOP/s, measured now)",
+        "a GPU would need compute capability 8.0",
+        "it would train up to: 8 GB Qwen2.5-0.5B, 12 GB Llama-3.1-8B",
+        "4-bit weights",
+    ] {
+        assert!(text.contains(says), "no '{says}' in:\n{text}");
+    }
     for frightening in ["✗", "!", "error", "fail"] {
         assert!(!text.contains(frightening), "'{frightening}' in:\n{text}");
     }
     assert!(text.lines().count() <= 24, "more than a screen:\n{text}");
+}
+
+#[test]
+fn what_the_engine_says_of_a_gpu_is_told() {
+    let args =
+        Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never", "--verbose"])
+            .expect("parses")
+            .args;
+    let opened = Opened {
+        open_seconds: 0.21,
+        modules: 1,
+        kernels: 3,
+        compiled: Ok(0.08),
+        cublaslt: Ok(("13.4.1".into(), "/cache/prospect/lib/libcublasLt.so.13".into())),
+        places: vec![("the loader path".into(), "asked of the system's loader".into())],
+        nccl: None,
+    };
+    let run = |gpu| {
+        let mut out = Vec::new();
+        let code = run_doctor_with(&args, Engine { gpu: Some(gpu), ..sizes() }, &mut out);
+        (code, String::from_utf8_lossy(&out).into_owned())
+    };
+    let (code, text) = run(Ok(opened.clone()));
+    assert_eq!(code, 0, "{text}");
+    for says in [
+        "opened in 210 ms, the driver compiled 3 kernels in 80 ms",
+        "13.4.1 from /cache/prospect/lib/libcublasLt.so.13",
+        "the loader path: asked of the system's loader",
+    ] {
+        assert!(text.contains(says), "no '{says}' in:\n{text}");
+    }
+    let (_, text) = run(Ok(Opened { cublaslt: Err("not found".into()), ..opened.clone() }));
+    assert!(text.contains("--fetch cublas") && text.contains("not found"), "{text}");
+    for broken in [
+        Err("cuCtxCreate: out of memory".to_string()),
+        Ok(Opened { compiled: Err("cuModuleLoadData: invalid PTX".into()), ..opened }),
+    ] {
+        let (code, text) = run(broken);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("[machine: prospect-cuda-fails]"), "{text}");
+        assert!(text.contains("training works here"), "the CPU is left: {text}");
+    }
 }
 
 #[test]
@@ -109,18 +181,23 @@ fn a_failed_self_test_is_an_error_and_a_passed_one_a_line() {
     let args = Doctor::try_parse_from(["doctor", "--gpu", "RTX 3090", "--color", "never"])
         .expect("parses")
         .args;
-    let test = |passed| SelfTest {
-        component: "gemm".into(),
-        passed,
-        error: "7e-4".into(),
-        share_of_peak: Some(0.8),
+    let test = |passed| {
+        let test = SelfTest {
+            component: "gemm (GPU)".into(),
+            passed,
+            error: "off by 7e-4".into(),
+            speed: Some("57 TFLOP/s".into()),
+            share_of_peak: Some(0.8),
+        };
+        Engine { self_tests: vec![test], ..Engine::default() }
     };
     let mut out = Vec::new();
-    assert_eq!(run_doctor_with(&args, vec![test(false)], &mut out), 1);
-    assert!(String::from_utf8_lossy(&out).contains("gemm differs from its reference"));
+    assert_eq!(run_doctor_with(&args, test(false), &mut out), 1);
+    assert!(String::from_utf8_lossy(&out).contains("gemm (GPU) differs from its reference"));
     let mut out = Vec::new();
-    run_doctor_with(&args, vec![test(true)], &mut out);
-    assert!(String::from_utf8_lossy(&out).contains("80 % of the card's peak"));
+    run_doctor_with(&args, test(true), &mut out);
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.contains("off by 7e-4; 57 TFLOP/s, 80 % of the card's figure"), "{text}");
 }
 
 #[test]
@@ -170,9 +247,70 @@ fn the_tables_state_their_assumptions() {
     check(
         &["stack", "table", "speed"],
         0,
-        &["71 TFLOP/s", "Llama-2-7B", "1687", "Nothing here was measured"],
+        &[
+            "71 TFLOP/s",
+            "Llama-2-7B",
+            "1687",
+            "9,307",
+            "one H100 80 GB (not an RTX 3090)",
+            "Nothing here was measured on your card",
+        ],
     );
-    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16"]);
+    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16", "the arena 19.6 GiB"]);
+}
+
+#[test]
+fn the_imports_between_wheels_are_a_table_that_says_what_it_means() {
+    check(
+        &["stack", "matrix", "imports"],
+        0,
+        &[
+            "trl 0.11.4",
+            "peft 0.16.0 .. 0.17.1",
+            "under 5.23.0 lacks",
+            "AutoModelForVision2Seq",
+            "HybridCache",
+            "computed from the wheels on",
+        ],
+    );
+    let (_, csv) = run(&["stack", "matrix", "imports", "--format", "csv"]);
+    let cells: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(cells.len() > 15 && cells.iter().all(|n| *n == 19), "{csv}");
+}
+
+#[test]
+fn flash_attn_is_a_table_of_wheels_and_every_profile_names_the_computed_one() {
+    check(&["stack", "matrix", "flash-attn"], 0, &["2.7.4.post1", "cu123", "MAX_JOBS", "SDPA"]);
+    for profile in doctor::stack::profiles::all() {
+        let (_, text) = run(&["stack", "show", &profile.name]);
+        let torch = profile.version("torch").expect("it has torch");
+        let torch: pep440_rs::Version = torch.to_string().parse().expect("a version");
+        let cuda = doctor::stack::builds::torch_cuda(&torch).expect("known");
+        let python = profile.python.parse().expect("a version");
+        let cxx11 = doctor::stack::builds::torch_is_cxx11(&torch);
+        let computed = doctor::stack::builds::flash_attn_wheel(&torch, cuda, cxx11, &python, None);
+        assert_eq!(computed.as_ref().ok(), profile.flash_attn.as_ref(), "{}", profile.name);
+        match computed {
+            Ok(wheel) => assert!(text.contains(&wheel), "{text}"),
+            Err(why) => assert!(text.contains(&why), "no '{why}' in {text}"),
+        }
+    }
+}
+
+#[test]
+fn an_environment_without_flash_attn_is_told_the_wheel_or_what_a_build_needs() {
+    let page = |name: &str| {
+        let root = fixture(name).display().to_string();
+        run(&["doctor", "--root", &root, "--python", "/env", "--color", "never"]).1
+    };
+    let text = page("stack-p1");
+    assert!(text.contains("flash_attn-2.6.3+cu123torch2.4cxx11abiFALSE-cp310"), "{text}");
+    let text = page("stack-current-580-plain");
+    for says in
+        ["no prebuilt wheel fits: those known are for CUDA 12", "nvcc (not found)", "MAX_JOBS=4"]
+    {
+        assert!(text.contains(says), "no '{says}' in {text}");
+    }
 }
 
 /// The matrix of trl computed from the index agrees with the one computed from the wheels by other means.

@@ -4,6 +4,7 @@ use doctor::diagnosis::{Diagnosis, diagnose};
 use doctor::elf::Elf;
 use doctor::facts::described::{Described, Description, card};
 use doctor::facts::{Machine, Nvidia};
+use doctor::prospect::Engine;
 use doctor::python::locate;
 use doctor::report::page::{Style, page};
 use doctor::rules;
@@ -30,7 +31,7 @@ fn look(root: &Path) -> Diagnosis {
     let machine = Described::new(root.into(), Description { nvidia, ..Description::default() });
     let started = Instant::now();
     let environment = locate::given(&machine, Path::new("/env")).expect("an environment");
-    let diagnosis = diagnose(&machine, Some(environment), Vec::new(), &rules::shipped());
+    let diagnosis = diagnose(&machine, Some(environment), Engine::default(), &rules::shipped());
     let text = page(&diagnosis, Style { color: false, verbose: true });
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "a file steers the terminal");
     assert!(started.elapsed() < Duration::from_secs(10), "too slow: {:?}", started.elapsed());

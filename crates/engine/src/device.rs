@@ -39,6 +39,8 @@ struct Inner {
     arena: Mutex<Arena>,
     ledger: Mutex<Ledger>,
     memory: Memory,
+    /// The host's memory beside it, where some is planned.
+    host: Option<Device>,
 }
 
 /// Where the arena's bytes are.
@@ -63,8 +65,18 @@ impl Drop for Memory {
 /// The arena's bytes. All access goes through tensors, each of which owns its span.
 struct HostMemory {
     base: *mut u8,
+    /// The GPU that copies from and to these pages, which therefore stay where they are.
+    pinned: Option<Arc<Cuda>>,
     // Keeps the pages of `base` mapped.
     _pages: memmap2::MmapMut,
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        if let Some(cuda) = &self.pinned {
+            cuda.unpin(self.base);
+        }
+    }
 }
 
 // SAFETY: `base` is only turned into slices by tensors whose spans do not overlap, and those follow Rust's
@@ -79,33 +91,78 @@ impl Device {
     /// The CPU, with an arena of `capacity` bytes. The pages are taken from the operating system when they are
     /// first touched.
     pub fn cpu(capacity: usize) -> Result<Device> {
+        Device::in_pages(capacity, None)
+    }
+
+    /// Host memory, pinned for the copies of a GPU where there is one.
+    fn in_pages(capacity: usize, gpu: Option<&Arc<Cuda>>) -> Result<Device> {
         let capacity = crate::memory::arena::aligned(capacity.max(1));
         let mut pages = memmap2::MmapOptions::new()
             .len(capacity)
             .no_reserve_swap()
             .map_anon()
             .map_err(|error| Error::Reserve { bytes: capacity, reason: error.to_string() })?;
-        let memory = HostMemory { base: pages.as_mut_ptr(), _pages: pages };
-        Ok(Device::new(Kind::Cpu, Kind::Cpu, capacity, Memory::Host(memory)))
+        let base = pages.as_mut_ptr();
+        if let Some(cuda) = gpu {
+            cuda.pin(base, capacity)?;
+        }
+        let memory = HostMemory { base, pinned: gpu.cloned(), _pages: pages };
+        Ok(Device::new(Kind::Cpu, Kind::Cpu, capacity, Memory::Host(memory), None))
     }
 
     /// A GPU, with an arena of `capacity` bytes of its memory, reserved now.
     pub fn on_gpu(cuda: Arc<Cuda>, capacity: usize) -> Result<Device> {
         let capacity = crate::memory::arena::aligned(capacity.max(1));
         let memory = DeviceMemory::reserve(&cuda, capacity)?;
-        Ok(Device::new(Kind::Cuda, Kind::Cuda, capacity, Memory::Gpu { cuda, memory }))
+        Ok(Device::new(Kind::Cuda, Kind::Cuda, capacity, Memory::Gpu { cuda, memory }, None))
+    }
+
+    /// The same with `bytes` of the host's memory beside it, for what waits there while it is not needed. Called before
+    /// the handle is cloned.
+    pub fn with_host(self, bytes: usize) -> Result<Device> {
+        let gpu = match &self.inner.memory {
+            Memory::Gpu { cuda, .. } => Some(cuda),
+            Memory::Host(_) | Memory::Counted => None,
+        };
+        let host = Some(Device::in_pages(bytes, gpu)?);
+        let Ok(inner) = Arc::try_unwrap(self.inner) else {
+            unreachable!("a device gets its host memory before anybody else has it")
+        };
+        Ok(Device { inner: Arc::new(Inner { host, ..inner }) })
+    }
+
+    /// The host's memory beside it: a device of its own. Panics where none was asked for; a plan always has some.
+    pub fn host(&self) -> &Device {
+        match &self.inner.host {
+            Some(host) => host,
+            None => unreachable!("host memory is used that was not planned"),
+        }
     }
 
     /// A device that only plans, for `arithmetic`: [`Kind::Cpu`] or [`Kind::Cuda`].
     pub fn plan_for(arithmetic: Kind) -> Device {
         assert_ne!(arithmetic, Kind::Plan, "a plan is for a device that computes");
-        Device::new(Kind::Plan, arithmetic, usize::MAX, Memory::Counted)
+        let counted = |arithmetic, host| {
+            Device::new(Kind::Plan, arithmetic, usize::MAX, Memory::Counted, host)
+        };
+        counted(arithmetic, Some(counted(Kind::Cpu, None)))
     }
 
-    fn new(kind: Kind, arithmetic: Kind, capacity: usize, memory: Memory) -> Device {
+    fn new(
+        kind: Kind,
+        arithmetic: Kind,
+        capacity: usize,
+        memory: Memory,
+        host: Option<Device>,
+    ) -> Device {
         let arena = Mutex::new(Arena::new(capacity));
         let ledger = Mutex::default();
-        Device { inner: Arc::new(Inner { kind, arithmetic, arena, ledger, memory }) }
+        Device { inner: Arc::new(Inner { kind, arithmetic, arena, ledger, memory, host }) }
+    }
+
+    /// Whether two handles are of the same device.
+    pub fn is(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// What this device is.

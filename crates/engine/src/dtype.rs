@@ -13,6 +13,8 @@ pub enum DType {
     U32,
     /// Quantization codes and quantized optimizer states.
     U8,
+    /// Quantization codes with a sign.
+    I8,
 }
 
 impl DType {
@@ -21,7 +23,7 @@ impl DType {
         match self {
             DType::F32 | DType::U32 => 4,
             DType::BF16 => 2,
-            DType::U8 => 1,
+            DType::U8 | DType::I8 => 1,
         }
     }
 }
@@ -33,6 +35,7 @@ impl fmt::Display for DType {
             DType::BF16 => "bf16",
             DType::U32 => "u32",
             DType::U8 => "u8",
+            DType::I8 => "i8",
         })
     }
 }
@@ -43,6 +46,7 @@ mod sealed {
     impl Sealed for half::bf16 {}
     impl Sealed for u32 {}
     impl Sealed for u8 {}
+    impl Sealed for i8 {}
 }
 
 /// The Rust types behind [`DType`]: any bit pattern is a value of each of them, which is what makes it sound
@@ -63,4 +67,7 @@ impl Element for u32 {
 }
 impl Element for u8 {
     const DTYPE: DType = DType::U8;
+}
+impl Element for i8 {
+    const DTYPE: DType = DType::I8;
 }

@@ -29,3 +29,9 @@ impl Mapped {
         self.map.as_deref().unwrap_or(&[])
     }
 }
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}

@@ -271,6 +271,11 @@ impl<'a> View<'a> {
         self.address.addr() as u64
     }
 
+    /// The address in host memory.
+    pub(crate) fn pointer(self) -> *mut u8 {
+        self.address
+    }
+
     /// A copy of its elements on the host; zeros on `plan`. On a GPU this waits for what was asked before.
     pub fn to_vec<T: Element>(self) -> Result<Vec<T>> {
         let mut values = vec![T::default(); self.shape.len()];
@@ -411,6 +416,16 @@ impl<'a> ViewMut<'a> {
                 fill(&mut values)?;
                 Ok(self.write(&values)?)
             }
+        }
+    }
+
+    /// Takes the bytes of a view of the same size in host memory, which may be another device's. For the CPU alone.
+    pub(crate) fn copy_bytes(&mut self, from: View<'_>) {
+        assert_eq!(from.bytes(), self.view().bytes(), "bytes copied to a view of another size");
+        // SAFETY: both are host memory, of this size, and this view is the only one of its bytes.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.address, self.address, from.bytes());
         }
     }
 

@@ -7,9 +7,10 @@ use crate::memory::arena::Category;
 use crate::random::Stream;
 use crate::tensor::Tensor;
 
-/// A CPU device with room for any test.
+/// A CPU device with room for any test, and some beside it.
 pub fn cpu() -> Device {
-    Device::cpu(1 << 28).expect("the pages are only taken when touched")
+    let device = Device::cpu(1 << 28).and_then(|device| device.with_host(1 << 24));
+    device.expect("the pages are only taken when touched")
 }
 
 /// A GPU with room for any test, or none where there is no GPU: then the test is skipped, aloud, unless
@@ -146,6 +147,7 @@ pub fn plan_takes_what_cpu_takes(body: impl Fn(&Device)) {
     body(&cpu);
     assert_eq!(plan.peak_bytes(), cpu.peak_bytes(), "peak bytes on plan and on the CPU");
     assert_eq!(plan.peak_by_category(), cpu.peak_by_category());
+    assert_eq!(plan.host().peak_bytes(), cpu.host().peak_bytes(), "peak bytes beside them");
     assert!(plan.ledger().total().traffic > 0.0, "the op booked no work");
 }
 

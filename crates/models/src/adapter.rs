@@ -121,7 +121,7 @@ pub fn parts(name: &str, shape: &[usize], values: Vec<f32>) -> (Vec<f32>, Vec<f3
 
 /// Writes an adapter that PEFT loads. `base` is what the adapter was trained on.
 pub fn write(adapter: &mut Adapter, base: &str, folder: &Path) -> Result<()> {
-    let config = config_json(&adapter.config, base);
+    let config = config_json(adapter, base);
     let entries: Vec<Entry<'_>> = adapter
         .tensors_mut()
         .into_iter()

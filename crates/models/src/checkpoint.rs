@@ -8,6 +8,7 @@ use engine::mapped::Mapped;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
+use crate::config::quantization::instead_of;
 use crate::error::{Error, Result};
 
 /// The tensors of a folder.
@@ -59,6 +60,13 @@ impl Checkpoint {
             ));
         };
         Checkpoint::open_files(folder, paths)
+    }
+
+    /// Whether a folder has weights that [`Checkpoint::open`] looks for.
+    pub fn is_in(folder: &Path) -> bool {
+        ["model.safetensors", "model.safetensors.index.json"]
+            .iter()
+            .any(|name| folder.join(name).exists())
     }
 
     /// Opens one file, such as an adapter's.
@@ -166,10 +174,12 @@ impl Stored<'_> {
             Dtype::BF16 => convert(self.bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
             Dtype::F16 => convert(self.bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
             other => {
-                return Err(Error::input(
-                    format!("{name} in '{}' holds {other:?}", self.file.display()),
-                    "weights are read from F32, BF16 and F16",
-                ));
+                let hint = match other {
+                    Dtype::F8_E4M3 | Dtype::F8_E5M2 => instead_of("fp8"),
+                    _ => "weights are read from F32, BF16 and F16".to_owned(),
+                };
+                let message = format!("{name} in '{}' holds {other:?}", self.file.display());
+                return Err(Error::input(message, hint));
             }
         }
         Ok(())

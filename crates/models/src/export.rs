@@ -15,7 +15,7 @@ use crate::error::Result;
 pub struct Entry<'a> {
     /// The tensor's name.
     pub name: String,
-    /// `F32`, `BF16`, `F16` or `U8`.
+    /// `F32`, `BF16`, `F16`, `U8` or `I8`.
     pub dtype: &'static str,
     /// Rows, columns, ...
     pub shape: Vec<usize>,
@@ -64,7 +64,7 @@ impl<'a> Entry<'a> {
     pub fn bytes_len(&self) -> usize {
         let element = match self.dtype {
             "F32" => 4,
-            "U8" => 1,
+            "U8" | "I8" => 1,
             _ => 2,
         };
         self.shape.iter().product::<usize>() * element

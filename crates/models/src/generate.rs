@@ -5,7 +5,6 @@
 
 use data::Tokenizer;
 use engine::device::Device;
-use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::Segment;
 use engine::ops::embedding;
@@ -94,7 +93,7 @@ pub fn generate(
     request: &Request<'_>,
     mut on_token: impl FnMut(usize, u32),
 ) -> Result<Vec<Vec<u32>>> {
-    let positions = model.rope.cos.rows();
+    let positions = model.positions;
     for prompt in prompts {
         if prompt.is_empty() {
             return Err(Error::input(
@@ -173,7 +172,15 @@ fn generate_batch(
             sequence.written.push(token);
             on_token(first + index, token);
             sequence.done = sequence.written.len() == request.max_new_tokens;
-            if !sequence.done {
+            if sequence.done {
+                continue;
+            }
+            // Keys of a sequence that the next token makes a long one turn otherwise: all of it runs again.
+            let mut switches = model.ropes.iter().filter_map(|tables| tables.switch);
+            if switches.any(|(longest, _)| sequence.len == longest) {
+                sequence.len = 0;
+                next.push((*index, [&prompts[*index][..], &sequence.written].concat()));
+            } else {
                 next.push((*index, vec![token]));
             }
         }
@@ -209,9 +216,11 @@ fn feed_tokens(
         sequence.len += new.len();
     }
     let n = tokens.len();
-    let (tokens, positions) = (device.upload(&tokens)?, device.upload(&positions)?);
+    let (ids, tokens) = (&tokens, device.upload(&tokens)?);
+    let positions = device.upload(&positions)?;
     let pass = Pass {
         tokens: tokens.view(),
+        ids,
         positions: positions.view(),
         segments,
         groups: vec![RowGroup { rows: 0..n, adapter }],
@@ -220,7 +229,8 @@ fn feed_tokens(
     };
     let hidden = decoder::forward_cached(model, &pass, caches)?;
     let last = device.upload(&last)?;
-    let mut ends = device.scratch((last.rows(), hidden.cols()), DType::F32, Category::Workspace)?;
+    let shape = (last.rows(), hidden.cols());
+    let mut ends = device.scratch(shape, device.activations(), Category::Workspace)?;
     embedding::forward(last.view(), hidden.view(), ends.view_mut())?;
     head::logits(model, adapter, ends.view())
 }

@@ -63,13 +63,13 @@ pub fn forward(
     let (mut x, mut rstd, mut normed, mut lse) =
         (take(m, c)?, take(m, 1)?, take(m, c)?, take(m, 1)?);
     embedding::forward(ids.view(), hidden, x.view_mut())?;
-    let eps = model.config.rms_norm_eps;
+    let (offset, eps) = (model.config.norm_offset, model.config.rms_norm_eps);
     // The rows are in order, so those of a group are neighbours here too.
     let scored = |of: Range<usize>| place(of.start as u32) as usize..place(of.end as u32) as usize;
     for (rows, weight) in decoder::weights(model, groups, hidden.rows(), Module::Norm) {
         let rows = scored(rows);
         let (y, rstd) = (normed.slice_mut(rows.clone()), rstd.slice_mut(rows.clone()));
-        rms_norm::forward(x.slice(rows), weight, 0.0, eps, y, rstd)?;
+        rms_norm::forward(x.slice(rows), weight, offset, eps, y, rstd)?;
     }
     let mut logps = vec![0f32; items.len()];
     for (part, weight) in decoder::weights(model, groups, hidden.rows(), Module::LmHead) {
@@ -83,7 +83,8 @@ pub fn forward(
         {
             let head = Visited::head(weight)?;
             let (lse, logps) = (lse.slice_mut(part.clone()), values.view_mut());
-            linear_logps::forward(normed.slice(part), head.view(), items, lse, logps)?;
+            let form = model.config.logits();
+            linear_logps::forward(normed.slice(part), head.view(), items, form, lse, logps)?;
         }
         for (item, value) in here.into_iter().zip(values.to_vec::<f32>()?) {
             logps[item] = value;
@@ -134,7 +135,8 @@ pub fn backward(
     {
         let head = Visited::head(model.weight(policy, Module::LmHead))?;
         let dx = dnormed.view_mut();
-        linear_logps::backward(kept.view(), normed, head.view(), items, lse, dx, dhead)?;
+        let form = model.config.logits();
+        linear_logps::backward(kept.view(), normed, head.view(), items, form, lse, dx, dhead)?;
     }
     dx.zero();
     let dnorm = gradients.of(Module::Norm, |weights| Some(&mut weights.norm));
@@ -143,7 +145,7 @@ pub fn backward(
         dnormed.view(),
         x,
         model.weight(policy, Module::Norm),
-        0.0,
+        model.config.norm_offset,
         rstd,
         dx.view_mut(),
         dnorm,
@@ -165,16 +167,17 @@ pub fn logits(model: &Model, adapter: Option<&Adapter>, hidden: View<'_>) -> Res
     let mut normed =
         device.scratch((n, hidden.cols()), device.activations(), Category::Workspace)?;
     let mut rstd = take(n, 1)?;
-    let eps = model.config.rms_norm_eps;
+    let (offset, eps) = (model.config.norm_offset, model.config.rms_norm_eps);
     rms_norm::forward(
         hidden,
         model.weight(adapter, Module::Norm),
-        0.0,
+        offset,
         eps,
         normed.view_mut(),
         rstd.view_mut(),
     )?;
     let head = model.weight(adapter, Module::LmHead);
+    let form = model.config.logits();
     let mut all = vec![0f32; n * v];
     for start in (0..v).step_by(LOGITS_TILE) {
         let tokens = start..(start + LOGITS_TILE).min(v);
@@ -182,10 +185,13 @@ pub fn logits(model: &Model, adapter: Option<&Adapter>, hidden: View<'_>) -> Res
         let mut logits = take(n, width)?;
         let tile = Visited::of(head.slice(tokens.clone()))?;
         let y = logits.view_mut();
-        matmul::forward(normed.view(), tile.view(), 1.0, matmul::Output::Write, y)?;
+        matmul::forward(normed.view(), tile.view(), form.scale, matmul::Output::Write, y)?;
         for (row, from) in logits.to_vec::<f32>()?.chunks(width).enumerate() {
             all[row * v + start..row * v + start + width].copy_from_slice(from);
         }
+    }
+    if let Some(cap) = form.soft_cap {
+        all.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
     }
     Ok(all)
 }

@@ -21,8 +21,12 @@ pub mod trained;
 
 pub mod generate;
 
+mod dense;
 pub mod export;
+pub mod gguf;
 pub mod merge;
+pub mod ollama;
+pub mod quantize;
 
 #[cfg(test)]
 mod testing;

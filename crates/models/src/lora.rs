@@ -15,7 +15,7 @@ use engine::tensor::Tensor;
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::weights::{Linear, Visited, Weights};
+use crate::weights::{LINEARS, Linear, Visited, Weights};
 use saved::Module;
 use start::Start;
 use targets::{Names, Pattern, Targets};
@@ -125,7 +125,7 @@ pub struct Adapter {
     /// What they are made of.
     pub config: LoraConfig,
     /// By block and [`Linear`].
-    pub layers: Vec<[Option<Lora>; 7]>,
+    pub layers: Vec<[Option<Lora>; LINEARS]>,
     /// Modules that are trained whole, f32.
     pub saved: BTreeMap<Module, Tensor>,
 }
@@ -140,7 +140,7 @@ impl Adapter {
         };
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for places in lora.places(config)? {
-            let mut matrices = [const { None }; 7];
+            let mut matrices = [const { None }; LINEARS];
             for ((linear, place), to) in Linear::ALL.into_iter().zip(places).zip(&mut matrices) {
                 let Some(place) = place else { continue };
                 let (out, input) = linear.shape(config);
@@ -165,7 +165,10 @@ impl Adapter {
     pub fn measure(&mut self, weights: &Weights) -> Result<()> {
         for (layer, matrices) in weights.layers.iter().zip(&mut self.layers) {
             for (weight, lora) in layer.linears.iter().zip(matrices) {
-                let Some(Lora { a, b, scale, dora: Some(dora) }) = lora else { continue };
+                let (Some(weight), Some(Lora { a, b, scale, dora: Some(dora) })) = (weight, lora)
+                else {
+                    continue;
+                };
                 let device = a.device().clone();
                 if dora.norm.is_none() {
                     let shape = dora.magnitude.shape();
@@ -207,6 +210,14 @@ impl Adapter {
             }
         }
         Ok(())
+    }
+
+    /// The names of the modules that have matrices.
+    pub fn modules(&self) -> Vec<&'static str> {
+        let has = |linear: &Linear| {
+            self.layers.iter().any(|matrices| matrices[*linear as usize].is_some())
+        };
+        Linear::ALL.iter().filter(|linear| has(linear)).map(|linear| linear.name()).collect()
     }
 
     /// All that is trained with PEFT's names, in a fixed order.

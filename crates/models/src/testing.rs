@@ -19,7 +19,7 @@ use crate::trained::Gradients;
 use crate::weights::{self, Quantization, Storage};
 
 /// Models of fixtures/models; between them every field of a family is both on and off.
-pub(crate) const MODELS: [&str; 9] = [
+pub(crate) const MODELS: [&str; 21] = [
     "llama_tied",
     "llama3_rope",
     "llama_bias",
@@ -29,7 +29,23 @@ pub(crate) const MODELS: [&str; 9] = [
     "qwen3",
     "qwen3_window",
     "sharded",
+    "llama_yarn",
+    "qwen3_yarn",
+    "gemma2",
+    "gemma2_uncapped",
+    "gemma3",
+    "gemma3_capped",
+    "phi3",
+    "phi3_longrope",
+    "olmo2",
+    "smollm3",
+    "smollm3_window",
+    "granite",
 ];
+
+/// Models of fixtures/models as bitsandbytes stores them, and one in f16.
+pub(crate) const STORED: [&str; 5] =
+    ["bnb_fp4", "bnb_fp4_dq", "bnb_nf4_dynamic", "bnb_int8", "llama_f16"];
 
 /// A path under fixtures/.
 pub(crate) fn fixture(path: &str) -> PathBuf {
@@ -218,6 +234,7 @@ pub(crate) fn step(
     let grad_rows = if gradients.is_some() { packed.grad_rows } else { 0 };
     let pass = Pass {
         tokens: tokens.view(),
+        ids: &packed.tokens,
         positions: positions.view(),
         segments: packed.segments.clone(),
         groups: groups.collect(),

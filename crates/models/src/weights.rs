@@ -3,6 +3,8 @@
 //! A weight is *visited*: [`Weight::visit`] hands out its values as the device's products take them for as long as a
 //! layer needs them, from where they are or converted into the step's stack. Gradients of all weights are a [`Weights`] of their own.
 
+mod bitsandbytes;
+mod foreign;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -11,14 +13,15 @@ use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::nf4::Quantized;
-use engine::ops::{cast, nf4};
+use engine::ops::{cast, int8, nf4};
 use engine::tensor::{Tensor, View};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Norms};
 use crate::error::Result;
 
-pub(crate) use load::stored_quantized;
-pub use load::{Quantization, Storage, load};
+pub(crate) use bitsandbytes::read as read_quantized;
+pub use bitsandbytes::{is_codes, stored_form};
+pub use load::{Quantization, Storage, load, load_beside};
 
 /// The linear layers of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +40,43 @@ pub enum Linear {
     Up,
     /// The MLP's output.
     Down,
+    /// Queries, keys and values at once.
+    Qkv,
+    /// The MLP's gate and its other input at once.
+    GateUp,
 }
 
 impl Linear {
-    /// In the order they are used.
-    pub const ALL: [Linear; 7] =
+    /// All there are, each at its own number; no block has all of them.
+    pub const ALL: [Linear; LINEARS] = [
+        Linear::Q,
+        Linear::K,
+        Linear::V,
+        Linear::O,
+        Linear::Gate,
+        Linear::Up,
+        Linear::Down,
+        Linear::Qkv,
+        Linear::GateUp,
+    ];
+
+    /// Those of a block whose projections are each on their own, in the order they are used.
+    pub const SEPARATE: [Linear; 7] =
         [Linear::Q, Linear::K, Linear::V, Linear::O, Linear::Gate, Linear::Up, Linear::Down];
+
+    /// Those of a block whose projections are fused, in the order they are used.
+    pub const FUSED: [Linear; 4] = [Linear::Qkv, Linear::O, Linear::GateUp, Linear::Down];
+
+    /// The module's name.
+    pub fn name(self) -> &'static str {
+        self.path().split_once('.').map_or(self.path(), |(_, name)| name)
+    }
+
+    /// Another number for each linear layer of a model, which random draws are a function of. Seven for each block: the
+    /// fused ones have those of the next block's queries and keys, which a model with fused ones does not have.
+    pub fn stream(self, layer: usize) -> u64 {
+        (layer * 7 + self as usize) as u64
+    }
 
     /// The module's path within a block, as Hugging Face names it.
     pub const fn path(self) -> &'static str {
@@ -54,7 +88,14 @@ impl Linear {
             Linear::Gate => "mlp.gate_proj",
             Linear::Up => "mlp.up_proj",
             Linear::Down => "mlp.down_proj",
+            Linear::Qkv => "self_attn.qkv_proj",
+            Linear::GateUp => "mlp.gate_up_proj",
         }
+    }
+
+    /// Whether it belongs to attention, not to the MLP.
+    pub const fn is_attention(self) -> bool {
+        matches!(self, Linear::Q | Linear::K | Linear::V | Linear::O | Linear::Qkv)
     }
 
     /// Output and input width.
@@ -66,15 +107,51 @@ impl Linear {
             Linear::O => (c, config.query_size()),
             Linear::Gate | Linear::Up => (i, c),
             Linear::Down => (c, i),
+            Linear::Qkv => (config.query_size() + 2 * config.key_value_size(), c),
+            Linear::GateUp => (2 * i, c),
         }
     }
 
     /// Whether it adds a bias.
     pub fn has_bias(self, config: &ModelConfig) -> bool {
         match self {
-            Linear::Q | Linear::K | Linear::V => config.qkv_bias,
+            Linear::Q | Linear::K | Linear::V | Linear::Qkv => config.qkv_bias,
             Linear::O => config.o_bias,
-            Linear::Gate | Linear::Up | Linear::Down => config.mlp_bias,
+            Linear::Gate | Linear::Up | Linear::Down | Linear::GateUp => config.mlp_bias,
+        }
+    }
+}
+
+/// How many kinds of linear layers there are.
+pub const LINEARS: usize = 9;
+
+/// The norms of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norm {
+    /// Of what goes into attention.
+    BeforeAttention,
+    /// Of what comes out of attention.
+    AfterAttention,
+    /// Of what goes into the MLP.
+    BeforeMlp,
+    /// Of what comes out of the MLP.
+    AfterMlp,
+}
+
+impl Norm {
+    /// In the order they are used.
+    pub const ALL: [Norm; 4] =
+        [Norm::BeforeAttention, Norm::AfterAttention, Norm::BeforeMlp, Norm::AfterMlp];
+
+    /// The module's name within a block, as Hugging Face has it, where a block has such a norm.
+    pub const fn path(self, norms: Norms) -> Option<&'static str> {
+        match (self, norms) {
+            (Norm::BeforeAttention, Norms::Before | Norms::Around) => Some("input_layernorm"),
+            (Norm::AfterAttention, Norms::After | Norms::Around)
+            | (Norm::BeforeMlp, Norms::Before) => Some("post_attention_layernorm"),
+            (Norm::BeforeMlp, Norms::Around) => Some("pre_feedforward_layernorm"),
+            (Norm::AfterMlp, Norms::After | Norms::Around) => Some("post_feedforward_layernorm"),
+            _ => None,
         }
     }
 }
@@ -83,8 +160,10 @@ impl Linear {
 pub enum Weight {
     /// f32 or bf16.
     Dense(Tensor),
-    /// 4 bits.
-    Nf4(Box<Quantized>),
+    /// 4 bits, nf4 or fp4.
+    FourBit(Box<Quantized>),
+    /// 8 bits with a scale a row.
+    Int8(Box<int8::Quantized>),
 }
 
 /// A weight's values for a while.
@@ -129,10 +208,16 @@ impl Weight {
     pub fn visit(&self, device: &Device) -> Result<Visited<'_>> {
         Ok(match self {
             Weight::Dense(tensor) => Visited::of(tensor.view())?,
-            Weight::Nf4(quantized) => {
+            Weight::FourBit(quantized) => {
                 let dtype = device.activations();
                 let mut values = device.scratch(quantized.shape, dtype, Category::Workspace)?;
                 nf4::dequantize(quantized, values.view_mut())?;
+                Visited::Copied(values)
+            }
+            Weight::Int8(quantized) => {
+                let dtype = device.activations();
+                let mut values = device.scratch(quantized.shape(), dtype, Category::Workspace)?;
+                int8::dequantize(quantized, values.view_mut())?;
                 Visited::Copied(values)
             }
         })
@@ -142,31 +227,46 @@ impl Weight {
     pub fn dense_mut(&mut self) -> Option<&mut Tensor> {
         match self {
             Weight::Dense(tensor) => Some(tensor),
-            Weight::Nf4(_) => None,
+            Weight::FourBit(_) | Weight::Int8(_) => None,
         }
     }
 }
 
 /// The weights of a block.
 pub struct Layer {
-    /// The norm before attention, (C).
-    pub input_layernorm: Tensor,
-    /// By [`Linear`].
-    pub linears: [Weight; 7],
+    /// By [`Norm`], (C): those that a block has.
+    pub norms: [Option<Tensor>; 4],
+    /// By [`Linear`]: those that a block has.
+    pub linears: [Option<Weight>; LINEARS],
     /// By [`Linear`], (out).
-    pub biases: [Option<Tensor>; 7],
-    /// The norm of each query head, (D).
+    pub biases: [Option<Tensor>; LINEARS],
+    /// The norm of queries, (D) for each head or (H D) for all.
     pub q_norm: Option<Tensor>,
-    /// The norm of each key head, (D).
+    /// The norm of keys, (D) for each head or (HKV D) for all.
     pub k_norm: Option<Tensor>,
-    /// The norm before the MLP, (C).
-    pub post_attention_layernorm: Tensor,
+}
+
+impl Layer {
+    /// The norm, where the block has it.
+    pub fn norm(&self, norm: Norm) -> Option<&Tensor> {
+        self.norms[norm as usize].as_ref()
+    }
+
+    /// The weight of a linear layer that the block has.
+    pub fn weight(&self, linear: Linear) -> &Weight {
+        match &self.linears[linear as usize] {
+            Some(weight) => weight,
+            None => unreachable!("a block is asked for the linear layers of its config alone"),
+        }
+    }
 }
 
 /// The weights of a model.
 pub struct Weights {
-    /// (V, C) f32 or bf16.
+    /// (V, C) f32 or bf16; where it is neither trained nor tied to the head, perhaps in the memory beside the device.
     pub embed_tokens: Tensor,
+    /// Which norms the blocks have.
+    pub norms: Norms,
     /// The blocks.
     pub layers: Vec<Layer>,
     /// The last norm, (C).
@@ -176,6 +276,11 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// A norm of a block, where the blocks have it.
+    pub fn norm_mut(&mut self, layer: usize, norm: Norm) -> Option<&mut Tensor> {
+        self.layers[layer].norms[norm as usize].as_mut()
+    }
+
     /// The head's matrix, (V, C).
     pub fn head(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
@@ -197,11 +302,16 @@ impl Weights {
         let mut all = vec![("model.embed_tokens.weight".to_owned(), &mut self.embed_tokens)];
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let named = |path: &str, kind: &str| format!("model.layers.{i}.{path}.{kind}");
-            all.push((named("input_layernorm", "weight"), &mut layer.input_layernorm));
+            let norms = self.norms;
+            let mut block_norms =
+                Norm::ALL.into_iter().zip(&mut layer.norms).filter_map(|(norm, tensor)| {
+                    Some((named(norm.path(norms)?, "weight"), tensor.as_mut()?))
+                });
+            all.extend(block_norms.next());
             for ((linear, weight), bias) in
                 Linear::ALL.iter().zip(&mut layer.linears).zip(&mut layer.biases)
             {
-                if let Some(tensor) = weight.dense_mut() {
+                if let Some(tensor) = weight.as_mut().and_then(Weight::dense_mut) {
                     all.push((named(linear.path(), "weight"), tensor));
                 }
                 if let Some(bias) = bias {
@@ -215,10 +325,7 @@ impl Weights {
                     all.push((named(path, "weight"), norm));
                 }
             }
-            all.push((
-                named("post_attention_layernorm", "weight"),
-                &mut layer.post_attention_layernorm,
-            ));
+            all.extend(block_norms);
         }
         all.push(("model.norm.weight".to_owned(), &mut self.norm));
         if let Some(head) = &mut self.lm_head {
@@ -235,30 +342,25 @@ fn allocate(
     matrix: impl Fn(Linear, &ModelConfig) -> Result<Weight>,
 ) -> Result<Weights> {
     let (v, c) = (config.vocab_size, config.hidden_size);
-    let head_norm = || if config.qk_norm { take((config.head_dim, 1)).map(Some) } else { Ok(None) };
+    let head_norm = |i: usize| config.qk_norm_sizes().map(|sizes| take((sizes[i], 1))).transpose();
     let layer = |_| -> Result<Layer> {
-        let mut linears = Vec::with_capacity(7);
-        let mut biases = [const { None }; 7];
-        for (linear, bias) in Linear::ALL.into_iter().zip(&mut biases) {
-            linears.push(matrix(linear, config)?);
+        let mut linears = [const { None }; LINEARS];
+        let mut biases = [const { None }; LINEARS];
+        for linear in config.linears() {
+            linears[*linear as usize] = Some(matrix(*linear, config)?);
             if linear.has_bias(config) {
-                *bias = Some(take((linear.shape(config).0, 1))?);
+                biases[*linear as usize] = Some(take((linear.shape(config).0, 1))?);
             }
         }
-        let Ok(linears) = <[Weight; 7]>::try_from(linears) else {
-            unreachable!("seven were pushed")
-        };
-        Ok(Layer {
-            input_layernorm: take((c, 1))?,
-            linears,
-            biases,
-            q_norm: head_norm()?,
-            k_norm: head_norm()?,
-            post_attention_layernorm: take((c, 1))?,
-        })
+        let mut norms = [const { None }; 4];
+        for (norm, tensor) in Norm::ALL.into_iter().zip(&mut norms) {
+            *tensor = norm.path(config.norms).map(|_| take((c, 1))).transpose()?;
+        }
+        Ok(Layer { norms, linears, biases, q_norm: head_norm(0)?, k_norm: head_norm(1)? })
     };
     Ok(Weights {
         embed_tokens: take((v, c))?,
+        norms: config.norms,
         layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
         norm: take((c, 1))?,
         lm_head: if config.tie_word_embeddings { None } else { Some(take((v, c))?) },

@@ -12,8 +12,12 @@
 //! ```text
 //! kto                 rated completions and a KL baseline     arXiv 2402.01306
 //! apo_zero_unpaired   rated completions, no baseline          arXiv 2408.06266
-//! dpo                 pairs of a chosen and a rejected one    arXiv 2305.18290
-//! sft                 completions alone
+//! bco                 rated completions and a running mean    arXiv 2404.04656
+//! dpo                 pairs of a chosen and a rejected one    arXiv 2305.18290 and its kin
+//! orpo                pairs, without a reference              arXiv 2403.07691
+//! simpo               pairs, without a reference              arXiv 2405.14734
+//! cpo                 pairs, without a reference              arXiv 2401.08417
+//! sft                 completions alone; also mixed into the others
 //! metrics             what one optimizer step reports
 //! ```
 //!
@@ -25,7 +29,15 @@ pub mod kto;
 
 pub mod apo_zero_unpaired;
 
+pub mod bco;
+
 pub mod dpo;
+
+pub mod orpo;
+
+pub mod simpo;
+
+pub mod cpo;
 
 pub mod sft;
 
@@ -38,8 +50,10 @@ mod logistic;
 pub struct Logps {
     /// Under the model in training.
     pub policy: f64,
-    /// Under the frozen reference.
+    /// Under the frozen reference; 0 where the objective has none.
     pub reference: f64,
+    /// How many tokens the sums are over.
+    pub tokens: usize,
 }
 
 impl Logps {
@@ -47,6 +61,25 @@ impl Logps {
     pub fn log_ratio(&self) -> f64 {
         self.policy - self.reference
     }
+
+    /// `log π(y|x) / |y|`: the mean per token. A completion without tokens counts as one of one token.
+    pub fn mean_logp(&self) -> f64 {
+        self.policy / self.length()
+    }
+
+    /// `|y|` as a divisor.
+    fn length(&self) -> f64 {
+        self.tokens.max(1) as f64
+    }
+}
+
+/// Two completions of one prompt, the first preferred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// The preferred completion, `w`.
+    pub chosen: Logps,
+    /// The other, `l`.
+    pub rejected: Logps,
 }
 
 /// One completion that somebody rated, with its summed log-probabilities.
@@ -72,8 +105,8 @@ impl Rated {
 pub struct Outcome {
     /// The sum of `scale * l_i`.
     pub loss: f64,
-    /// `dloss / dlogp_policy` of each completion, in the order of the input.
+    /// `dloss / dlogp_policy` of each completion, in the order of the input; of a pair first the chosen one's.
     pub dlogps: Vec<f64>,
-    /// `beta * r` of each completion, in the order of the input; empty where an objective has none.
+    /// The implicit reward of each completion, in the same order; empty where an objective has none.
     pub rewards: Vec<f64>,
 }

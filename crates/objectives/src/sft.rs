@@ -8,6 +8,11 @@
 //! The mean is over all tokens of an optimizer step, as in transformers 5.23
 //! (`num_items_in_batch`): a long completion counts for more than a short one, and how the batch was
 //! cut into micro-batches changes nothing. There is no reference, so there are no rewards.
+//!
+//! The same is mixed into other objectives with a weight, over the chosen or desirable completions: the RPO term of DPO
+//! (arXiv 2404.19733, equation 1; trl 1.16.0, `trl/trainer/dpo_trainer.py`, `loss_type=["sigmoid", "sft"]`, line
+//! 1495), `cpo_alpha` of CPO, and in ORPO the term that the comparison stands beside, which there scores the prompt
+//! too.
 
 use crate::Outcome;
 

@@ -1,8 +1,9 @@
 //! Every `dlogps` against a fourth-order finite difference of `loss`, in f64.
 
-use objectives::dpo::{self, DpoConfig, Pair};
+use objectives::dpo::{self, DpoConfig, LossType};
 use objectives::kto::{self, KtoConfig};
-use objectives::{Logps, Outcome, Rated, apo_zero_unpaired, sft};
+use objectives::simpo::{self, SimpoConfig};
+use objectives::{Logps, Outcome, Pair, Rated, apo_zero_unpaired, bco, cpo, orpo, sft};
 
 /// `(f(x-2h) - 8 f(x-h) + 8 f(x+h) - f(x+2h)) / 12h` for each log-probability in turn.
 fn check(policy: &[f64], objective: impl Fn(&[f64]) -> Outcome) {
@@ -50,16 +51,78 @@ fn apo_zero_unpaired_with_unequal_weights() {
 }
 
 #[test]
-fn dpo_with_and_without_label_smoothing() {
+fn bco_against_several_running_means() {
+    for delta in [0.0, 0.7, -1.0] {
+        check(&POLICY, |policy| bco::loss(0.3, &rated(policy), delta, 1.0 / 7.0));
+    }
+}
+
+/// Three pairs of completions of 3 to 13 tokens.
+fn pairs(policy: &[f64]) -> Vec<Pair> {
+    let logps = |index: usize| Logps {
+        policy: policy[index],
+        reference: REFERENCE[index] - 0.25 * index as f64,
+        tokens: 3 + 2 * index,
+    };
+    let pair = |index: usize| Pair { chosen: logps(2 * index), rejected: logps(2 * index + 1) };
+    (0..3).map(pair).collect()
+}
+
+#[test]
+fn dpo_with_each_loss_type() {
+    let cases = [
+        (LossType::Sigmoid, 0.0),
+        (LossType::Sigmoid, 0.2),
+        (LossType::SigmoidNorm, 0.0),
+        (LossType::Ipo, 0.0),
+        (LossType::ExoPair, 0.01),
+        (LossType::NcaPair, 0.0),
+        (LossType::Robust, 0.2),
+        (LossType::BcoPair, 0.0),
+        (LossType::SppoHard, 0.0),
+        (LossType::ApoZero, 0.0),
+        (LossType::ApoDown, 0.0),
+        (LossType::Discopop, 0.0),
+    ];
+    for (loss_type, label_smoothing) in cases {
+        let config = DpoConfig { loss_type, beta: 0.3, label_smoothing, discopop_tau: 0.8 };
+        check(&POLICY[..6], |policy| dpo::loss(&config, &pairs(policy), 1.0 / 3.0));
+    }
+}
+
+#[test]
+fn hinge_before_its_bend() {
+    // With this beta no pair reaches the margin.
+    let config = DpoConfig {
+        loss_type: LossType::Hinge,
+        beta: 0.02,
+        label_smoothing: 0.0,
+        discopop_tau: 0.05,
+    };
+    check(&POLICY[..6], |policy| dpo::loss(&config, &pairs(policy), 1.0 / 3.0));
+    check(&POLICY[..6], |policy| cpo::loss(&config, &pairs(policy), 1.0 / 3.0));
+}
+
+#[test]
+fn orpo_with_completions_of_unequal_lengths() {
+    check(&POLICY[..6], |policy| orpo::loss(0.3, &pairs(policy), 1.0 / 3.0));
+}
+
+#[test]
+fn simpo_with_a_margin_and_with_label_smoothing() {
     for label_smoothing in [0.0, 0.2] {
-        let config = DpoConfig { beta: 0.3, label_smoothing };
-        check(&POLICY[..6], |policy| {
-            let logps = |index: usize| Logps { policy: policy[index], reference: REFERENCE[index] };
-            let pairs: Vec<_> = (0..3)
-                .map(|index| Pair { chosen: logps(2 * index), rejected: logps(2 * index + 1) })
-                .collect();
-            dpo::loss(&config, &pairs, 1.0 / 3.0)
-        });
+        let config = SimpoConfig { beta: 2.0, simpo_gamma: 0.8, label_smoothing };
+        check(&POLICY[..6], |policy| simpo::loss(&config, &pairs(policy), 1.0 / 3.0));
+    }
+}
+
+#[test]
+fn cpo_with_each_loss_type() {
+    for (loss_type, label_smoothing) in
+        [(LossType::Sigmoid, 0.0), (LossType::Sigmoid, 0.1), (LossType::Ipo, 0.0)]
+    {
+        let config = DpoConfig { loss_type, beta: 0.03, label_smoothing, discopop_tau: 0.05 };
+        check(&POLICY[..6], |policy| cpo::loss(&config, &pairs(policy), 1.0 / 3.0));
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a step reports, worked by hand.
 
-use objectives::dpo::{self, DpoConfig, Pair};
+use objectives::dpo::{self, DpoConfig, LossType};
 use objectives::kto::{self, KtoConfig};
-use objectives::metrics::{Averaging, Step, auc};
-use objectives::{Logps, Rated, apo_zero_unpaired, sft};
+use objectives::metrics::{Averaging, Baseline, LogpsAs, Step, auc};
+use objectives::{Logps, Pair, Rated, apo_zero_unpaired, bco, sft};
 use std::collections::BTreeMap;
 
 const CONFIG: KtoConfig = KtoConfig { beta: 0.5, desirable_weight: 1.0, undesirable_weight: 1.0 };
@@ -22,10 +22,10 @@ fn two_groups(averaging: Averaging) -> BTreeMap<&'static str, f64> {
     let mut step = Step::new(averaging);
     let first = [rated(true, -10.0, 2.0), rated(true, -20.0, 4.0), rated(false, -30.0, -2.0)];
     let kl = kto::kl(&[-4.0, -4.0], &[-5.0, -5.0]);
-    step.add_rated(&first, Some(&kl), &kto::loss(&CONFIG, &first, kl.clamped, 0.25));
+    step.add_rated(&first, Baseline::Kl(kl), &kto::loss(&CONFIG, &first, kl.clamped, 0.25));
     let second = [rated(true, -40.0, 6.0)];
     let kl = kto::kl(&[-4.0], &[-2.0]);
-    step.add_rated(&second, Some(&kl), &kto::loss(&CONFIG, &second, kl.clamped, 0.25));
+    step.add_rated(&second, Baseline::Kl(kl), &kto::loss(&CONFIG, &second, kl.clamped, 0.25));
     report(&step)
 }
 
@@ -72,7 +72,7 @@ fn accuracy_is_judged_against_the_baseline_and_equality_is_wrong() {
     ];
     let kl = kto::kl(&[-4.0], &[-5.0]); // 1
     let mut step = Step::new(Averaging::PerExample);
-    step.add_rated(&group, Some(&kl), &kto::loss(&CONFIG, &group, kl.clamped, 0.25));
+    step.add_rated(&group, Baseline::Kl(kl), &kto::loss(&CONFIG, &group, kl.clamped, 0.25));
     assert_eq!(report(&step)["rewards/accuracy"], 0.5);
 }
 
@@ -80,7 +80,7 @@ fn accuracy_is_judged_against_the_baseline_and_equality_is_wrong() {
 fn a_class_that_did_not_occur_has_no_names() {
     let group = [rated(false, -9.0, 1.0)];
     let mut step = Step::new(Averaging::PerExample);
-    step.add_rated(&group, None, &apo_zero_unpaired::loss(&CONFIG, &group, 1.0));
+    step.add_rated(&group, Baseline::Zero, &apo_zero_unpaired::loss(&CONFIG, &group, 1.0));
     let names: Vec<_> = step.report().iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["loss", "kl", "rewards/rejected", "rewards/accuracy", "logps/rejected"]);
     assert_eq!(report(&step)["kl"], 0.0);
@@ -88,13 +88,19 @@ fn a_class_that_did_not_occur_has_no_names() {
 
 #[test]
 fn pairs_are_right_where_the_chosen_reward_is_larger() {
-    let logps = |policy: f64, r: f64| Logps { policy, reference: policy - r };
+    let logps = |policy: f64, r: f64| Logps { policy, reference: policy - r, tokens: 2 };
     let pairs = [
         Pair { chosen: logps(-10.0, 2.0), rejected: logps(-12.0, -2.0) },
         Pair { chosen: logps(-20.0, -4.0), rejected: logps(-22.0, 1.0) },
     ];
     let mut step = Step::new(Averaging::PerExample);
-    step.add_pairs(&pairs, &dpo::loss(&DpoConfig { beta: 0.5, label_smoothing: 0.0 }, &pairs, 0.5));
+    let config = DpoConfig {
+        loss_type: LossType::Sigmoid,
+        beta: 0.5,
+        label_smoothing: 0.0,
+        discopop_tau: 0.05,
+    };
+    step.add_pairs(&pairs, LogpsAs::Sum, &dpo::loss(&config, &pairs, 0.5));
     let metrics = report(&step);
     assert_eq!(metrics["rewards/chosen"], -0.5);
     assert_eq!(metrics["rewards/rejected"], -0.25);
@@ -106,10 +112,48 @@ fn pairs_are_right_where_the_chosen_reward_is_larger() {
 }
 
 #[test]
+fn objectives_of_means_report_means() {
+    let logps = |policy: f64, tokens: usize| Logps { policy, reference: 0.0, tokens };
+    let pairs = [Pair { chosen: logps(-4.0, 2), rejected: logps(-9.0, 3) }];
+    let outcome = objectives::orpo::loss(0.5, &pairs, 1.0);
+    let mut step = Step::new(Averaging::PerExample);
+    step.add_pairs(&pairs, LogpsAs::Mean, &outcome);
+    let metrics = report(&step);
+    assert_eq!((metrics["logps/chosen"], metrics["logps/rejected"]), (-2.0, -3.0));
+    assert_eq!(metrics["rewards/margins"], 0.5);
+}
+
+#[test]
+fn bco_is_judged_by_its_running_mean() {
+    // rewards 1, 3, 1 against 2: the third is undesirable and below, the first desirable and below.
+    let group = [rated(true, -9.0, 2.0), rated(true, -9.0, 6.0), rated(false, -9.0, 2.0)];
+    let mut step = Step::new(Averaging::PerExample);
+    step.add_rated(&group, Baseline::Delta(2.0), &bco::loss(0.5, &group, 2.0, 1.0));
+    let metrics = report(&step);
+    assert_eq!(metrics["delta"], 2.0);
+    assert_eq!(metrics["rewards/accuracy"], 2.0 / 3.0);
+    assert!(!metrics.contains_key("kl"));
+}
+
+#[test]
+fn further_means_weigh_tokens_or_groups() {
+    let metrics = |averaging| {
+        let mut step = Step::new(averaging);
+        step.add_mean("nll_loss", 1.0, 3.0);
+        step.add_mean("nll_loss", 3.0, 1.0);
+        step.add_loss(0.25);
+        report(&step)
+    };
+    assert_eq!(metrics(Averaging::PerExample)["nll_loss"], 1.5);
+    assert_eq!(metrics(Averaging::PerGroup)["nll_loss"], 2.0);
+    assert_eq!(metrics(Averaging::PerGroup)["loss"], 0.25);
+}
+
+#[test]
 fn sft_reports_its_loss_alone() {
     let mut step = Step::new(Averaging::PerExample);
-    step.add_unrated(&sft::loss(&[-6.0], 8));
-    step.add_unrated(&sft::loss(&[-2.0], 8));
+    step.add_loss(sft::loss(&[-6.0], 8).loss);
+    step.add_loss(sft::loss(&[-2.0], 8).loss);
     assert_eq!(step.report(), [("loss", 1.0)]);
 }
 

@@ -4,8 +4,8 @@
 //! 2-layer model over four optimizer steps: 14 rows, batch 4, accumulation 2, so the last micro-batch of
 //! an epoch has two rows; an evaluation of six rows after each epoch.
 
-use objectives::kto::{self, Kl, KtoConfig};
-use objectives::metrics::{Averaging, Step};
+use objectives::kto::{self, KtoConfig};
+use objectives::metrics::{Averaging, Baseline, Step};
 use objectives::{Outcome, Rated, apo_zero_unpaired};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -47,13 +47,13 @@ impl MicroBatch {
     }
 
     /// The baseline, where the objective has one, and the outcome, each example scaled by `scale`.
-    fn outcome(&self, config: &KtoConfig, scale: f64) -> (Option<Kl>, Outcome) {
+    fn outcome(&self, config: &KtoConfig, scale: f64) -> (Baseline, Outcome) {
         match (&self.policy_kl_logps, &self.ref_kl_logps) {
             (Some(policy), Some(reference)) => {
                 let kl = kto::kl(policy, reference);
-                (Some(kl), kto::loss(config, &self.rated(), kl.clamped, scale))
+                (Baseline::Kl(kl), kto::loss(config, &self.rated(), kl.clamped, scale))
             }
-            _ => (None, apo_zero_unpaired::loss(config, &self.rated(), scale)),
+            _ => (Baseline::Zero, apo_zero_unpaired::loss(config, &self.rated(), scale)),
         }
     }
 }
@@ -74,8 +74,8 @@ fn check_losses(objective: &str) {
     let (fixture, config) = read(objective);
     assert_eq!(fixture.microbatches.len(), 12);
     for (index, batch) in fixture.microbatches.iter().enumerate() {
-        let (kl, outcome) = batch.outcome(&config, 1.0 / batch.label.len() as f64);
-        let kl = kl.map_or(0.0, |kl| kl.clamped);
+        let (baseline, outcome) = batch.outcome(&config, 1.0 / batch.label.len() as f64);
+        let kl = if let Baseline::Kl(kl) = baseline { kl.clamped } else { 0.0 };
         assert!((kl - batch.kl).abs() < 1e-6, "micro-batch {index}: kl {kl}, TRL {}", batch.kl);
         let difference = (outcome.loss - batch.loss_trl).abs();
         assert!(
@@ -104,8 +104,8 @@ fn check_log(objective: &str) {
         for batch in &groups {
             // In training a mean of means, in evaluation the mean over all examples.
             let share = if is_training { groups.len() * batch.label.len() } else { examples };
-            let (kl, outcome) = batch.outcome(&config, 1.0 / share as f64);
-            step.add_rated(&batch.rated(), kl.as_ref(), &outcome);
+            let (baseline, outcome) = batch.outcome(&config, 1.0 / share as f64);
+            step.add_rated(&batch.rated(), baseline, &outcome);
         }
         let report = BTreeMap::from_iter(step.report());
         for (name, expected) in entry.iter().filter(|(name, _)| *name != "step") {

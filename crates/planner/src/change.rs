@@ -1,10 +1,11 @@
 //! The smallest changes of a recipe that make its run fit: each kind of change alone, from its mildest form on; and
 //! where none is enough alone, all of them together, the cheapest first.
 
+use models::weights::stored_form;
 use serde::Serialize;
 use train::error::Result;
 use train::fit::{self, Found};
-use train::inputs::{Inputs, Moment};
+use train::inputs::Inputs;
 use train::machine::Machine;
 use train::recipe::Recipe;
 use train::recipe::adapter::Adapter;
@@ -86,8 +87,10 @@ impl Kind {
                 })
             }
             Kind::Nf4 => {
-                let none = recipe.model.quantization == Quantization::None;
-                (recipe.adapter.is_some() && none).then(|| {
+                // What is stored quantized stays as it is stored.
+                let wider = inputs.checkpoint.as_ref().and_then(stored_form).is_none()
+                    && matches!(recipe.model.quantization, Quantization::None | Quantization::Int8);
+                (recipe.adapter.is_some() && wider).then(|| {
                     recipe.model.quantization = Quantization::Nf4;
                     "model.quantization=nf4".to_owned()
                 })
@@ -163,7 +166,7 @@ fn enough(
         let mut first = true;
         while let Some(key) = kind.apply(&mut recipe, inputs) {
             // A recipe that can no longer be run (every row dropped, say) is the end of this kind.
-            let Ok(changed) = Inputs::load(recipe.clone(), Moment::now()) else { break };
+            let Ok(changed) = inputs.changed(recipe.clone()) else { break };
             let words = kind.cost(inputs, &changed);
             if !first {
                 set.pop();

@@ -5,6 +5,10 @@
 //! peak on the CPU to the byte.
 
 mod change;
+mod longest;
+pub mod shapes;
+pub mod sizes;
+pub mod table;
 
 use engine::device::{Device, Kind};
 use engine::memory::arena::Category;
@@ -34,6 +38,12 @@ pub struct Plan {
     pub kept_layers: usize,
     /// Blocks of the model.
     pub layers: usize,
+    /// Blocks whose inputs wait in the host's memory.
+    pub host_layers: usize,
+    /// Whether the embedding table lies in the host's memory.
+    pub host_table: bool,
+    /// The most bytes of the host's memory that are pinned for these.
+    pub host_bytes: usize,
     /// Why this policy.
     pub reason: String,
     /// Parameters of the model.
@@ -48,6 +58,14 @@ pub struct Plan {
     pub rated_tokens: usize,
     /// Floating-point operations of the whole run, one evaluation and the answers before training included.
     pub flops: f64,
+    /// Seconds of the steps, predicted from the GPU's figures; none for a GPU that is not known, and for the CPU.
+    pub seconds: Option<f64>,
+    /// The GPU whose figures these are.
+    pub gpu: Option<String>,
+    /// Tokens of the longest example that would fit, alone in its pass; 0 if none does.
+    pub longest_example: usize,
+    /// Whether the examples are made up, as long as `data.max_length` allows, because the data is not there.
+    pub made_up: bool,
     /// The work by op, the largest first.
     pub ops: Vec<Work>,
     /// Changes that make it fit, where it does not.
@@ -85,11 +103,13 @@ pub struct Work {
 /// Plans the run of `inputs`.
 pub fn plan(inputs: &Inputs, machine: &Machine) -> Result<Plan> {
     match fit::search(inputs, machine)? {
-        Found::Fits(fit) => describe(inputs, &fit.simulation, fit.limit, fit.reason, Vec::new()),
+        Found::Fits(fit) => {
+            describe(inputs, machine, &fit.simulation, fit.limit, fit.reason, Vec::new())
+        }
         Found::TooLarge { least, limit } => {
             let changes = change::that_fit(inputs, machine, limit)?;
             let reason = "the least there is; it does not fit".to_owned();
-            let plan = describe(inputs, &least, Some(limit), reason, changes)?;
+            let plan = describe(inputs, machine, &least, Some(limit), reason, changes)?;
             Ok(Plan { fits: false, ..plan })
         }
     }
@@ -97,6 +117,7 @@ pub fn plan(inputs: &Inputs, machine: &Machine) -> Result<Plan> {
 
 fn describe(
     inputs: &Inputs,
+    machine: &Machine,
     simulation: &Simulation,
     limit_bytes: Option<u64>,
     reason: String,
@@ -136,6 +157,9 @@ fn describe(
         token_budget: simulation.policy.token_budget,
         kept_layers: simulation.policy.kept_layers.min(inputs.config.num_hidden_layers),
         layers: inputs.config.num_hidden_layers,
+        host_layers: simulation.policy.host_layers,
+        host_table: simulation.policy.host_table,
+        host_bytes: simulation.host_bytes,
         reason,
         model_parameters,
         trained_parameters,
@@ -143,6 +167,10 @@ fn describe(
         examples: inputs.report.examples,
         rated_tokens: simulation.rated_tokens,
         flops: simulation.ledger.total().flops,
+        seconds: machine.gpu().map(|gpu| gpu.seconds(&simulation.ledger)),
+        gpu: machine.gpu().map(|gpu| gpu.name.to_owned()),
+        longest_example: longest::example(inputs, machine)?,
+        made_up: inputs.are_made_up(),
         ops,
         changes,
     })

@@ -14,6 +14,7 @@ use engine::tensor::Tensor;
 use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::export::{self, Entry};
+use objectives::bco::RunningMean;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum;
@@ -37,6 +38,9 @@ pub struct State {
     pub updates: u64,
     /// Steps that were skipped.
     pub bad_batches: usize,
+    /// The mean of the rewards so far and how many they are, where the objective has a use for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rewards: Option<(f64, u64)>,
     /// SHA-256 of the run's `run.json`, and so of its recipe, model and data.
     run: String,
     /// SHA-256 of every other file.
@@ -49,6 +53,7 @@ pub struct Contents<'a> {
     pub step: usize,
     updates: u64,
     bad_batches: usize,
+    rewards: RunningMean,
     /// `adapter_config.json`, where an adapter is trained.
     adapter_config: Option<serde_json::Value>,
     files: Vec<(&'static str, Vec<Entry<'a>>)>,
@@ -59,6 +64,7 @@ pub struct Copied {
     step: usize,
     updates: u64,
     bad_batches: usize,
+    rewards: RunningMean,
     adapter_config: Option<serde_json::Value>,
     files: Vec<(&'static str, Vec<Copy>)>,
 }
@@ -73,9 +79,8 @@ struct Copy {
 impl<'a> Contents<'a> {
     /// What a learner has after `step` steps. `base` is what an adapter is trained on.
     pub fn of(learner: &'a mut Learner, step: usize, bad_batches: usize, base: &str) -> Self {
-        let updates = learner.updates;
-        let adapter_config =
-            learner.policy().map(|policy| adapter::config_json(&policy.config, base));
+        let (updates, rewards) = (learner.updates, learner.rewards);
+        let adapter_config = learner.policy().map(|policy| adapter::config_json(policy, base));
         let (mut values, mut moments) = (Vec::new(), Vec::new());
         for Parameter { name, value, start, state } in learner.parameters_to_save() {
             for (part, tensor) in state.tensors_mut() {
@@ -90,7 +95,7 @@ impl<'a> Contents<'a> {
         }
         let trained = if adapter_config.is_some() { adapter::WEIGHTS } else { MODEL };
         let files = vec![(trained, values), (OPTIMIZER, moments)];
-        Contents { step, updates, bad_batches, adapter_config, files }
+        Contents { step, updates, bad_batches, rewards, adapter_config, files }
     }
 
     /// Bytes of all tensors.
@@ -129,6 +134,7 @@ impl<'a> Contents<'a> {
             step: self.step,
             updates: self.updates,
             bad_batches: self.bad_batches,
+            rewards: self.rewards,
             adapter_config: self.adapter_config.clone(),
             files,
         })
@@ -156,9 +162,10 @@ impl<'a> Contents<'a> {
             })?;
             checksums.insert(adapter::CONFIG.to_owned(), sum);
         }
-        let Contents { step, updates, bad_batches, .. } = *self;
+        let Contents { step, updates, bad_batches, rewards, .. } = *self;
+        let rewards = (rewards.count > 0).then_some((rewards.mean, rewards.count));
         let run = checksum::of_file(&output.join(START)).map_err(io)?;
-        let state = State { step, updates, bad_batches, run, checksums };
+        let state = State { step, updates, bad_batches, rewards, run, checksums };
         checksum::write_sealed(&beside.0.join(STATE), &state)?;
         for name in LOGS {
             if let Ok(log) = fs::File::open(output.join(name)) {
@@ -183,6 +190,7 @@ impl Copied {
             step: self.step,
             updates: self.updates,
             bad_batches: self.bad_batches,
+            rewards: self.rewards,
             adapter_config: self.adapter_config.clone(),
             files,
         }
@@ -271,6 +279,8 @@ fn read_state(folder: &Path, step: usize, run: &str) -> std::result::Result<Stat
 
 /// Puts what a checkpoint holds into the learner.
 pub fn restore(learner: &mut Learner, folder: &Path, state: &State) -> Result<()> {
+    let rewards = state.rewards.map(|(mean, count)| RunningMean { mean, count });
+    learner.rewards = rewards.unwrap_or_default();
     let file = if learner.policy().is_some() { adapter::WEIGHTS } else { MODEL };
     let values = Checkpoint::open_file(&folder.join(file))?;
     let moments = Checkpoint::open_file(&folder.join(OPTIMIZER))?;

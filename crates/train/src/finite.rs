@@ -1,6 +1,7 @@
 //! Whether a model's weights are numbers: one that is not makes every loss one that is not.
 
-use models::checkpoint::{Checkpoint, Stored};
+use models::checkpoint::Checkpoint;
+use models::weights::is_codes;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
@@ -9,8 +10,7 @@ use crate::error::{Error, Result};
 /// An error that names the first tensor, by name, with a value that is infinite or not a number.
 pub fn check(checkpoint: &Checkpoint) -> Result<()> {
     let names: Vec<&str> = checkpoint.names().collect();
-    let found: Vec<Option<usize>> =
-        names.par_iter().map(|name| first(&checkpoint.get(name)?)).collect();
+    let found: Vec<Option<usize>> = names.par_iter().map(|name| first(checkpoint, name)).collect();
     let Some((name, at)) = names.iter().zip(found).find_map(|(name, at)| Some((name, at?))) else {
         return Ok(());
     };
@@ -21,8 +21,12 @@ pub fn check(checkpoint: &Checkpoint) -> Result<()> {
     ))
 }
 
-/// The first element whose exponent is all ones; types without one have none.
-fn first(stored: &Stored<'_>) -> Option<usize> {
+/// The first element whose exponent is all ones; types without one, and codes under another type, have none.
+fn first(checkpoint: &Checkpoint, name: &str) -> Option<usize> {
+    let stored = checkpoint.get(name)?;
+    if is_codes(checkpoint, name) {
+        return None;
+    }
     fn at<const N: usize>(bytes: &[u8], broken: impl Fn([u8; N]) -> bool) -> Option<usize> {
         bytes.as_chunks::<N>().0.iter().position(|element| broken(*element))
     }

@@ -1,10 +1,16 @@
 //! Fitting a run into the memory: the run is run on the `plan` device, and the fastest policy whose peak fits is
 //! taken.
 
+mod search;
+
+use engine::device::Device;
 use engine::memory::arena::Bytes;
 use engine::memory::ledger::Ledger;
 use models::decoder::Keep;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+pub use search::{Found, search};
 
 use crate::error::{Error, Result};
 use crate::event::Metrics;
@@ -20,14 +26,26 @@ pub struct Policy {
     /// How many of the last blocks keep all that backward reads; the others keep their input and compute the rest
     /// again.
     pub kept_layers: usize,
+    /// How many of the first blocks' inputs wait in the host's memory.
+    pub host_layers: usize,
+    /// Whether the embedding table lies in the host's memory.
+    pub host_table: bool,
 }
 
 impl Policy {
+    /// Everything on the device, all kept.
+    pub fn all(token_budget: usize, layers: usize) -> Policy {
+        Policy { token_budget, kept_layers: layers, host_layers: 0, host_table: false }
+    }
+
     /// What each block keeps. The last blocks keep most: theirs is free again when the first compute anew.
     pub fn keep(&self, layers: usize) -> Vec<Keep> {
-        (0..layers)
-            .map(|layer| if layer + self.kept_layers >= layers { Keep::All } else { Keep::Input })
-            .collect()
+        let keep = |layer| match layer {
+            layer if layer + self.kept_layers >= layers => Keep::All,
+            layer if layer < self.host_layers => Keep::Host,
+            _ => Keep::Input,
+        };
+        (0..layers).map(keep).collect()
     }
 }
 
@@ -40,6 +58,8 @@ pub struct Simulation {
     pub peak_bytes: usize,
     /// What they are for.
     pub by_category: Bytes,
+    /// The most bytes of the host's memory beside the device that are in use at one time.
+    pub host_bytes: usize,
     /// Operations and traffic of the whole run.
     pub ledger: Ledger,
     /// Optimizer steps.
@@ -61,24 +81,63 @@ pub struct Fit {
 
 /// Runs the whole run on `plan`: every step, an evaluation, and the answers.
 pub fn simulate(inputs: &Inputs, machine: &Machine, policy: Policy) -> Result<Simulation> {
+    let steps: Vec<usize> = (0..inputs.steps()).collect();
+    // A part of the steps a task, each on a device of its own: the peak is the largest, the work is the sum.
+    let part = steps.len().div_ceil(4 * rayon::current_num_threads()).max(16);
+    let parts = steps.par_chunks(part);
+    let parts: Vec<Result<Simulation>> =
+        parts.map(|steps| walk(inputs, machine, policy, steps)).collect();
+    let besides = walk_besides(inputs, machine, policy)?;
+    parts.into_iter().try_fold(besides, |sum, part| Ok(sum.and(&part?)))
+}
+
+/// Runs some steps on `plan`.
+fn walk(inputs: &Inputs, machine: &Machine, policy: Policy, steps: &[usize]) -> Result<Simulation> {
     let device = machine.plan();
     let mut session = Session::open(&device, inputs, &policy)?;
     let mut rated_tokens = 0;
-    session.answers()?;
-    for index in 0..session.steps() {
-        let packed = session.packed(index);
+    for index in steps {
+        let packed = session.packed(*index);
         rated_tokens += tokens(&packed);
-        session.step(index, &packed)?;
+        session.step(*index, &packed)?;
     }
+    Ok(Simulation { steps: steps.len(), rated_tokens, ..Simulation::of(&device, policy) })
+}
+
+/// Runs what a run does besides its steps: an evaluation, and the answers.
+fn walk_besides(inputs: &Inputs, machine: &Machine, policy: Policy) -> Result<Simulation> {
+    let device = machine.plan();
+    let session = Session::open(&device, inputs, &policy)?;
+    session.answers()?;
     session.evaluate()?;
-    Ok(Simulation {
-        policy,
-        peak_bytes: device.peak_bytes(),
-        by_category: device.peak_by_category(),
-        ledger: device.ledger(),
-        steps: session.steps(),
-        rated_tokens,
-    })
+    Ok(Simulation::of(&device, policy))
+}
+
+impl Simulation {
+    /// What a plan's device wrote down.
+    fn of(device: &Device, policy: Policy) -> Simulation {
+        Simulation {
+            policy,
+            peak_bytes: device.peak_bytes(),
+            by_category: device.peak_by_category(),
+            host_bytes: device.host().peak_bytes(),
+            ledger: device.ledger(),
+            steps: 0,
+            rated_tokens: 0,
+        }
+    }
+
+    /// Both, one after the other.
+    fn and(mut self, other: &Simulation) -> Simulation {
+        if other.peak_bytes > self.peak_bytes {
+            (self.peak_bytes, self.by_category) = (other.peak_bytes, other.by_category);
+        }
+        self.host_bytes = self.host_bytes.max(other.host_bytes);
+        self.ledger.add(&other.ledger);
+        self.steps += other.steps;
+        self.rated_tokens += other.rated_tokens;
+        self
+    }
 }
 
 /// Prompt and completion tokens of a step's rated examples.
@@ -86,80 +145,25 @@ pub fn tokens(packed: &data::PackedStep) -> usize {
     packed.groups.iter().flat_map(|group| &group.examples).map(|example| example.tokens).sum()
 }
 
-/// What [`search`] found.
-pub enum Found {
-    /// The fastest policy that fits.
-    Fits(Fit),
-    /// None fits: the one that takes least, and what may be taken.
-    TooLarge {
-        /// What the run takes at the least.
-        least: Simulation,
-        /// What it may take.
-        limit: u64,
-    },
-}
-
 /// The fastest policy that fits the memory, or an error that says how much is missing.
 pub fn fit(inputs: &Inputs, machine: &Machine) -> Result<Fit> {
     match search(inputs, machine)? {
         Found::Fits(fit) => Ok(fit),
-        Found::TooLarge { least, limit } => Err(Error::machine(
-            format!(
+        Found::TooLarge { least, limit } => {
+            let needs = format!(
                 "this run needs {} at the least, {} is allowed",
                 bytes(least.peak_bytes as u64),
                 bytes(limit)
-            ),
-            "`prospect plan` with this recipe names the smallest changes that fit",
-        )),
-    }
-}
-
-/// The fastest policy that fits the memory: everything kept; else as many blocks as fit keep everything; else
-/// smaller passes.
-pub fn search(inputs: &Inputs, machine: &Machine) -> Result<Found> {
-    let limit = machine.limit;
-    let fits =
-        |simulation: &Simulation| limit.is_none_or(|limit| simulation.peak_bytes as u64 <= limit);
-    let layers = inputs.config.num_hidden_layers;
-    let written = inputs.recipe.train.token_budget;
-    let mut token_budget = written.unwrap_or_else(|| largest_group(inputs));
-    loop {
-        let all = simulate(inputs, machine, Policy { token_budget, kept_layers: layers })?;
-        if fits(&all) {
-            let reason = match (written, token_budget == largest_group(inputs)) {
-                (None, true) => {
-                    "a whole group in one pass, everything backward reads is kept".to_owned()
-                }
-                _ => {
-                    format!("{token_budget} tokens in one pass, everything backward reads is kept")
-                }
-            };
-            return Ok(Found::Fits(Fit { simulation: all, limit, reason }));
-        }
-        let mut least = simulate(inputs, machine, Policy { token_budget, kept_layers: 0 })?;
-        if fits(&least) {
-            // The peak grows with the number of kept blocks: bisect.
-            let (mut low, mut high) = (0, layers);
-            while high - low > 1 {
-                let middle = (low + high) / 2;
-                let simulation =
-                    simulate(inputs, machine, Policy { token_budget, kept_layers: middle })?;
-                if fits(&simulation) {
-                    (low, least) = (middle, simulation);
-                } else {
-                    high = middle;
-                }
-            }
-            let reason = format!(
-                "{token_budget} tokens in one pass; {low} of {layers} blocks keep what backward reads, the others compute it again: keeping all would take {}",
-                bytes(all.peak_bytes as u64)
             );
-            return Ok(Found::Fits(Fit { simulation: least, limit, reason }));
+            let changes = "`prospect plan` with this recipe names the smallest changes that fit";
+            Err(match &machine.others_hold {
+                None => Error::machine(needs, changes),
+                Some(taken) => Error::machine(
+                    format!("{needs}: {taken}"),
+                    format!("close the other programs on the GPU (see `nvidia-smi`); {changes}"),
+                ),
+            })
         }
-        if written.is_some() || token_budget <= SMALLEST_BUDGET {
-            return Ok(Found::TooLarge { least, limit: limit.unwrap_or(0) });
-        }
-        token_budget = (token_budget / 2).max(SMALLEST_BUDGET);
     }
 }
 
@@ -168,12 +172,12 @@ pub fn evaluate(inputs: &Inputs, machine: &Machine) -> Result<Metrics> {
     let limit = machine.limit;
     let mut token_budget = inputs.recipe.train.token_budget.unwrap_or(EVALUATION_BUDGET);
     loop {
-        let policy = Policy { token_budget, kept_layers: 0 };
+        let policy = Policy::all(token_budget, 0);
         let plan = machine.plan();
         Session::open(&plan, inputs, &policy)?.evaluate()?;
         let peak = plan.peak_bytes();
         if limit.is_none_or(|limit| peak as u64 <= limit) {
-            let device = machine.device(peak)?;
+            let device = machine.device(peak, 0)?;
             let metrics = Session::open(&device, inputs, &policy)?.evaluate()?;
             return Ok(metrics.unwrap_or_default());
         }
@@ -196,21 +200,6 @@ const EVALUATION_BUDGET: usize = 4096;
 
 /// Passes are not made smaller than this: a single example is longer as a rule.
 const SMALLEST_BUDGET: usize = 256;
-
-/// Tokens of the run's largest group, packed: with so many in one pass no group is split.
-fn largest_group(inputs: &Inputs) -> usize {
-    let mut batching = inputs.batching(usize::MAX);
-    let per_epoch = inputs.dataset.steps_per_epoch(&batching).max(1);
-    let epochs = inputs.steps().div_ceil(per_epoch) as u64;
-    batching.gradient_accumulation_steps = 1;
-    let rows = (0..epochs).map(|number| {
-        let epoch = inputs.dataset.epoch(&batching, number);
-        let largest =
-            |index| epoch.step(index).micro_batches.iter().map(data::MicroBatch::rows).max();
-        (0..epoch.steps()).filter_map(largest).max().unwrap_or(0)
-    });
-    rows.max().unwrap_or(0).max(SMALLEST_BUDGET)
-}
 
 /// A size as a person reads it.
 pub fn bytes(bytes: u64) -> String {

@@ -5,16 +5,18 @@ mod starting;
 use std::path::PathBuf;
 
 pub use data::template::Moment;
-use data::{Batching, DataOptions, Dataset, Form, Order, Report, Tokenizer};
+use data::{Batching, DataOptions, Dataset, Form, Order, Origin, Report, Tokenizer};
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::lora::LoraConfig;
-use models::weights::{Quantization, Storage};
+use models::weights::{Quantization, Storage, stored_form};
 
 use crate::error::{Error, Result};
 use crate::judge::{Prompts, beyond_vocabulary};
-use crate::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use crate::recipe::model::{Dtype, Model as RecipeModel, Quantization as RecipeQuantization};
 use crate::recipe::objective::ObjectiveName;
+use crate::recipe::sources::DataPath;
+use crate::recipe::training::Train;
 use crate::recipe::{ModelPath, Recipe, data::Order as RecipeOrder};
 
 /// Everything a run reads.
@@ -25,8 +27,8 @@ pub struct Inputs {
     pub folder: PathBuf,
     /// The model's numbers.
     pub config: ModelConfig,
-    /// The model's tensors.
-    pub checkpoint: Checkpoint,
+    /// The model's tensors; a plan can be made without.
+    pub checkpoint: Option<Checkpoint>,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// The adapter to train; none in full fine-tuning.
@@ -39,6 +41,8 @@ pub struct Inputs {
     pub eval: Option<(Dataset, Report)>,
     /// Prompts to answer before and after.
     pub prompts: Option<Prompts>,
+    /// Prompt and completion tokens of every example, where they are made up.
+    made_up: Option<(usize, usize)>,
 }
 
 /// The most steps of a run.
@@ -49,20 +53,101 @@ impl Inputs {
     /// of the run it goes on with.
     pub fn load(recipe: Recipe, now: Moment) -> Result<Inputs> {
         let folder = model_folder(&recipe.model.path)?;
+        let checkpoint = Some(Checkpoint::open(&folder)?);
+        Inputs::read(recipe, folder, checkpoint, now)
+    }
+
+    /// As [`Inputs::load`], for a plan: of a model whose weights are not there the configuration is enough, and
+    /// feedback that is not there is taken to be as long as `data.max_length` allows.
+    pub fn load_to_plan(recipe: Recipe, now: Moment) -> Result<Inputs> {
+        let folder = model_folder(&recipe.model.path)?;
+        let checkpoint = match Checkpoint::is_in(&folder) {
+            true => Some(Checkpoint::open(&folder)?),
+            false => None,
+        };
+        if recipe.data.train.iter().flat_map(|source| &source.files).all(DataPath::finds) {
+            return Inputs::read(recipe, folder, checkpoint, now);
+        }
         let config = ModelConfig::load(&folder)?;
-        let checkpoint = Checkpoint::open(&folder)?;
+        // As short a prompt as there is: then most is scored, and the mismatched completion is as long.
+        let longest = recipe.data.max_length.min(config.max_position_embeddings);
+        Ok(Inputs { folder, checkpoint, ..Inputs::made_up(recipe, config, 1, longest - 1)? })
+    }
+
+    /// A step or two of made-up examples of one length, on a model of which only the configuration is known.
+    pub fn made_up(
+        recipe: Recipe,
+        config: ModelConfig,
+        prompt: usize,
+        completion: usize,
+    ) -> Result<Inputs> {
+        let lora = starting::lora_config(&recipe, &config)?;
+        let form = form(recipe.objective.name);
+        let examples = if form == Form::Paired { 2 } else { 1 } * recipe.train.batch_size;
+        let count = examples * recipe.train.gradient_accumulation_steps;
+        let (dataset, report) = Dataset::made_up(form, count, prompt, completion);
+        let recipe = Recipe {
+            generate: None,
+            train: Train { max_steps: Some(1), ..recipe.train },
+            ..recipe
+        };
+        Ok(Inputs {
+            recipe,
+            folder: PathBuf::new(),
+            config,
+            checkpoint: None,
+            tokenizer: Tokenizer::blank(),
+            lora,
+            dataset,
+            report,
+            eval: None,
+            prompts: None,
+            made_up: Some((prompt, completion)),
+        })
+    }
+
+    /// The same under another recipe.
+    pub fn changed(&self, recipe: Recipe) -> Result<Inputs> {
+        let Some((prompt, completion)) = self.made_up else {
+            return Inputs::load_to_plan(recipe, Moment::now());
+        };
+        let completion = completion.min(recipe.data.max_length.saturating_sub(prompt)).max(1);
+        let (folder, config) = (self.folder.clone(), self.config.clone());
+        Ok(Inputs { folder, ..Inputs::made_up(recipe, config, prompt, completion)? })
+    }
+
+    /// Whether the examples are made up, for a plan without data.
+    pub fn are_made_up(&self) -> bool {
+        self.made_up.is_some()
+    }
+
+    fn read(
+        recipe: Recipe,
+        folder: PathBuf,
+        checkpoint: Option<Checkpoint>,
+        now: Moment,
+    ) -> Result<Inputs> {
+        let config = ModelConfig::load(&folder)?;
         let tokenizer = Tokenizer::load(&folder)?;
         let lora = starting::lora_config(&recipe, &config)?;
-        let form = match recipe.objective.name {
-            ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => Form::Unpaired,
-            ObjectiveName::Dpo => Form::Paired,
-            ObjectiveName::Sft => Form::Sft,
-        };
+        let form = form(recipe.objective.name);
+        if let (None, Some(form)) = (&lora, checkpoint.as_ref().and_then(stored_form)) {
+            return Err(Error::input(
+                format!(
+                    "no [adapter], and '{}' is stored as {form}: quantized weights cannot be trained",
+                    folder.display()
+                ),
+                "add an [adapter] table, or take the model in bf16",
+            ));
+        }
         let options = DataOptions { form, max_length: Some(recipe.data.max_length), now };
-        let (dataset, report) = Dataset::load(&recipe.data.train, &tokenizer, &options)?;
-        let eval = match recipe.data.eval.as_slice() {
+        let cache = recipe.data.tokens();
+        let load =
+            |origins: &[Origin]| Dataset::open(origins, cache.as_ref(), &tokenizer, &options);
+        let (dataset, report) = load(&recipe.data.origins()?)?;
+        let eval = match recipe.data.held_out()?.as_slice() {
             [] => None,
-            files => Some(Dataset::load(files, &tokenizer, &options)?),
+            origins => Some(load(origins)?),
         };
         if recipe.data.max_length > config.max_position_embeddings {
             return Err(Error::input(
@@ -77,12 +162,9 @@ impl Inputs {
             None => None,
             Some(generate) => Some(Prompts::load(generate, &tokenizer, now)?),
         };
-        for example in
-            eval.iter().map(|(eval, _)| eval).chain([&dataset]).flat_map(Dataset::examples)
-        {
-            let mut ids = example.prompt_ids.iter().chain(&example.completion_ids);
-            if ids.any(|id| *id as usize >= config.vocab_size) {
-                return Err(beyond_vocabulary(&example.source.to_string(), config.vocab_size));
+        for dataset in eval.iter().map(|(eval, _)| eval).chain([&dataset]) {
+            if let Some(source) = dataset.first_beyond(config.vocab_size) {
+                return Err(beyond_vocabulary(&source.to_string(), config.vocab_size));
             }
         }
         if let Some(prompts) = &prompts {
@@ -100,6 +182,7 @@ impl Inputs {
             report,
             eval,
             prompts,
+            made_up: None,
         };
         if inputs.steps() > MOST_STEPS {
             let train = &inputs.recipe.train;
@@ -127,6 +210,8 @@ impl Inputs {
             gradient_accumulation_steps: self.recipe.train.gradient_accumulation_steps,
             token_budget,
             mismatched: self.recipe.objective.name.needs_kl(),
+            scored_prompts: self.recipe.objective.name == ObjectiveName::Orpo
+                && self.recipe.objective.sft_weight.is_some_and(|weight| weight > 0.0),
         }
     }
 
@@ -141,12 +226,7 @@ impl Inputs {
 
     /// How the linear layers are held.
     pub fn quantization(&self) -> Quantization {
-        match self.recipe.model.quantization {
-            RecipeQuantization::None => Quantization::None,
-            RecipeQuantization::Nf4 => {
-                Quantization::Nf4 { double_quant: self.recipe.model.double_quant }
-            }
-        }
+        quantization(&self.recipe.model)
     }
 
     /// What the other weights are held in. What is trained is held in f32.
@@ -155,6 +235,26 @@ impl Inputs {
             Dtype::Bf16 if self.lora.is_some() => Storage::Bf16,
             _ => Storage::F32,
         }
+    }
+}
+
+/// What an objective learns from.
+fn form(objective: ObjectiveName) -> Form {
+    match objective {
+        ObjectiveName::Sft => Form::Sft,
+        name if name.has_pairs() => Form::Paired,
+        _ => Form::Unpaired,
+    }
+}
+
+/// How a recipe has linear layers held.
+pub fn quantization(model: &RecipeModel) -> Quantization {
+    let double_quant = model.double_quant;
+    match model.quantization {
+        RecipeQuantization::None => Quantization::None,
+        RecipeQuantization::Nf4 => Quantization::Nf4 { double_quant },
+        RecipeQuantization::Fp4 => Quantization::Fp4 { double_quant },
+        RecipeQuantization::Int8 => Quantization::Int8,
     }
 }
 

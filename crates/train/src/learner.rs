@@ -12,6 +12,7 @@ use models::lora::Adapter;
 use models::lora::start::Base;
 use models::trained::Gradients;
 use models::weights::{self, Weights};
+use objectives::bco::RunningMean;
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -28,6 +29,8 @@ pub struct Learner {
     rule: Rule,
     /// Updates done.
     pub updates: u64,
+    /// The rewards so far, where the objective compares with their mean.
+    pub rewards: RunningMean,
 }
 
 enum Trained {
@@ -62,22 +65,28 @@ pub enum Reference<'a> {
 
 impl Learner {
     /// Loads the model and whatever is trained. `positions` is the longest sequence the run meets.
-    pub fn new(device: &Device, inputs: &Inputs, positions: usize) -> Result<Learner> {
+    /// With `host_table` the embeddings lie in the host's memory.
+    pub fn new(
+        device: &Device,
+        inputs: &Inputs,
+        positions: usize,
+        host_table: bool,
+    ) -> Result<Learner> {
         let load = || -> Result<Model> {
-            let checkpoint = Some(&inputs.checkpoint);
-            let weights = weights::load(
+            let table = if host_table { device.host() } else { device };
+            let weights = weights::load_beside(
                 device,
+                table,
                 &inputs.config,
-                checkpoint,
+                inputs.checkpoint.as_ref(),
                 inputs.quantization(),
                 inputs.storage(),
             )?;
-            let model = Model::new(device, inputs.config.clone(), weights, positions)?;
-            let attention = match inputs.recipe.train.attention {
-                Attention::Flash => Kernel::Flash,
-                Attention::Standard => Kernel::Standard,
-            };
-            Ok(Model { attention, ..model })
+            let mut model = Model::new(device, inputs.config.clone(), weights, positions)?;
+            if inputs.recipe.train.attention == Attention::Standard {
+                model.attention = Kernel::Standard;
+            }
+            Ok(model)
         };
         let mut model = load()?;
         let objective = &inputs.recipe.objective;
@@ -94,7 +103,7 @@ impl Learner {
                     }
                     None => {
                         let mut adapter = Adapter::zeros(device, &inputs.config, lora)?;
-                        let (checkpoint, storage) = (&inputs.checkpoint, inputs.storage());
+                        let (checkpoint, storage) = (inputs.checkpoint.as_ref(), inputs.storage());
                         let base = Base { checkpoint, storage };
                         adapter.start(&mut model.weights, base, inputs.recipe.seed)?;
                         adapter
@@ -103,7 +112,7 @@ impl Learner {
                 // A base that lost a part is whole again with the part it lost: that is the reference then.
                 let needs_start = policy.config.start.changes_base()
                     || objective.reference == RecipeReference::Start
-                        && objective.name != ObjectiveName::Sft;
+                        && objective.name.needs_reference();
                 let start = match needs_start {
                     false => None,
                     true => {
@@ -118,9 +127,9 @@ impl Learner {
             }
             None => Trained::Full {
                 gradients: Box::new(Weights::zeros(device, &inputs.config)?),
-                start: match objective.name {
-                    ObjectiveName::Sft => None,
-                    _ => Some(Box::new(load()?)),
+                start: match objective.name.needs_reference() {
+                    false => None,
+                    true => Some(Box::new(load()?)),
                 },
             },
         };
@@ -132,7 +141,7 @@ impl Learner {
         for (_, value, _) in pairs(&mut model, &mut trained) {
             states.push(adamw::State::new(device, rule, value.shape().len())?);
         }
-        Ok(Learner { model, trained, states, rule, updates: 0 })
+        Ok(Learner { model, trained, states, rule, updates: 0, rewards: RunningMean::default() })
     }
 
     /// The adapter in training.
@@ -146,7 +155,7 @@ impl Learner {
     /// What rewards are measured against under `objective`.
     pub fn reference(&self, objective: ObjectiveName) -> Reference<'_> {
         match &self.trained {
-            _ if objective == ObjectiveName::Sft => Reference::None,
+            _ if !objective.needs_reference() => Reference::None,
             Trained::Adapter { start, .. } => Reference::Along(start.as_deref()),
             Trained::Full { start, .. } => {
                 start.as_deref().map_or(Reference::None, Reference::Apart)

@@ -8,11 +8,14 @@ pub mod error;
 
 pub mod recipe;
 
+pub mod gpus;
 pub mod inputs;
 
 pub mod session;
 
 pub mod step;
+
+mod board;
 
 pub mod learner;
 pub mod schedule;

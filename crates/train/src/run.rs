@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use data::template::Moment;
 use engine::device::Kind;
+use engine::ops::attention::Kernel;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Contents};
@@ -21,7 +22,7 @@ use crate::folder::{self, Folder, RunFile};
 use crate::inputs::Inputs;
 use crate::machine::{Machine, host_limit};
 use crate::recipe::Recipe;
-use crate::recipe::training::Device as DeviceChoice;
+use crate::recipe::training::{Attention, Device as DeviceChoice};
 use crate::session::Session;
 use crate::watch;
 use training::{Progress, Run};
@@ -51,6 +52,7 @@ pub fn run(
     if recipe.train.device == DeviceChoice::Auto {
         tell(Event::Note(machine.description.clone()));
     }
+    let gpu = machine.arithmetic() == Kind::Cuda;
     let recipe = folder::settle(recipe, resume);
     folder::check(&recipe, resume)?;
     let then = match resume {
@@ -59,14 +61,26 @@ pub fn run(
     };
     let now = then.as_ref().map_or_else(Moment::now, |then| then.template_moment);
     let inputs = Inputs::load(recipe, now)?;
-    finite::check(&inputs.checkpoint)?;
+    if let Some(checkpoint) = &inputs.checkpoint {
+        finite::check(checkpoint)?;
+    }
     // Only now anything is written: reading what strangers wrote may end the program (`data::confined`).
     let folder = Folder::open(&inputs.recipe, resume)?;
     tell(Event::Data {
         train: &inputs.report,
         eval: inputs.eval.as_ref().map(|(_, report)| report),
     });
+    let caches = inputs.eval.iter().map(|(_, report)| report).chain([&inputs.report]);
+    caches.filter_map(|report| report.cache.clone()).for_each(|word| tell(Event::Note(word)));
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
+    if gpu && inputs.recipe.train.attention == Attention::Flash {
+        let head_dim = inputs.config.head_dim;
+        if Kernel::fastest(head_dim) == Kernel::Standard {
+            tell(Event::Note(format!(
+                "attention: standard, since no flash kernel is for heads of {head_dim}"
+            )));
+        }
+    }
     let mut warned = warnings(&inputs);
 
     let fit = plan(&inputs, &machine, then.as_ref())?;
@@ -97,7 +111,7 @@ pub fn run(
     tell(Event::Planned(&fit));
     let copies = look_at_room(&inputs, &machine, &folder, &fit, tell)?;
 
-    let device = machine.device(fit.simulation.peak_bytes)?;
+    let device = machine.device(fit.simulation.peak_bytes, fit.simulation.host_bytes)?;
     let mut session = Session::open(&device, &inputs, &fit.simulation.policy)?;
     warned.extend(watch::rounding(&mut session.learner, inputs.recipe.optimizer.learning_rate)?);
     for warning in &warned {
@@ -163,8 +177,11 @@ fn look_at_room(
         ))),
     }
     // On the CPU the arena is in the same memory.
-    let arena = if machine.arithmetic() == Kind::Cpu { fit.simulation.peak_bytes } else { 0 };
-    let taken = (arena + contents.bytes()) as u64;
+    let held = match machine.arithmetic() {
+        Kind::Cpu => fit.simulation.peak_bytes,
+        _ => fit.simulation.host_bytes,
+    };
+    let taken = (held + contents.bytes()) as u64;
     let copies = host_limit().is_none_or(|available| taken <= available);
     if !copies {
         tell(Event::Note(format!(
@@ -186,9 +203,7 @@ fn plan(inputs: &Inputs, machine: &Machine, then: Option<&RunFile>) -> Result<Fi
 pub fn warnings(inputs: &Inputs) -> Vec<String> {
     let mut all = inputs.report.warnings();
     let objective = &inputs.recipe.objective;
-    if objective.name.needs_kl()
-        || objective.name == crate::recipe::objective::ObjectiveName::ApoZeroUnpaired
-    {
+    if objective.name.has_ratings() {
         let report = &inputs.report;
         if report.desirable == 0 || report.undesirable == 0 {
             all.push(format!(
@@ -196,8 +211,11 @@ pub fn warnings(inputs: &Inputs) -> Vec<String> {
                 report.examples,
                 objective.name.as_str()
             ));
-        } else if let Some(imbalance) =
-            report.imbalance(objective.desirable_weight, objective.undesirable_weight)
+        } else if let Some(imbalance) = objective
+            .name
+            .has_weights()
+            .then(|| report.imbalance(objective.desirable_weight, objective.undesirable_weight))
+            .flatten()
         {
             // In two decimals, as TRL says it; a range that these round to nothing is no advice.
             let ranges = [

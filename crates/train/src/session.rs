@@ -32,7 +32,7 @@ impl<'a> Session<'a> {
         let positions = inputs.recipe.data.max_length.max(longest_answer);
         Ok(Session {
             inputs,
-            learner: Learner::new(device, inputs, positions)?,
+            learner: Learner::new(device, inputs, positions, policy.host_table)?,
             batching: inputs.batching(policy.token_budget),
             keep: policy.keep(inputs.config.num_hidden_layers),
             steps: inputs.steps(),

@@ -3,24 +3,21 @@
 //!
 //! A group that fits one micro-batch is computed in one pass: its baseline needs nothing from elsewhere. Of a
 //! group that was split, phase 1 computes the baseline without gradient and phase 2 the rest, part by part: the
-//! result is the same.
+//! result is the same. Where the baseline is of the rated completions themselves, phase 1 scores those.
 
-use data::{MicroBatch, PackedStep, Role};
+use data::{MicroBatch, PackedStep};
 use engine::ops::adamw::Hyper;
 use engine::ops::attention::Segment;
 use engine::ops::grad_norm;
 use models::decoder::{self, Dropout, Keep, Model, Pass, RowGroup};
 use models::head;
 use models::lora::Adapter;
-use objectives::kto::{self, Kl, KtoConfig};
-use objectives::metrics::{Averaging, Step as StepMetrics};
-use objectives::{Logps, Outcome, Rated, apo_zero_unpaired, dpo, sft};
 
+use crate::board::{Board, Scores};
 use crate::error::Result;
 use crate::event::Metrics;
 use crate::learner::{Learner, Reference};
 use crate::recipe::Recipe;
-use crate::recipe::data::Order;
 use crate::recipe::objective::ObjectiveName;
 
 /// What a step needs besides the learner and its micro-batches.
@@ -43,20 +40,18 @@ pub struct Stepped {
     pub applied: bool,
 }
 
-/// Log-probabilities of one micro-batch's completions, in their order.
-struct Scores {
-    policy: Vec<f64>,
-    reference: Vec<f64>,
-}
-
 /// Runs one optimizer step.
 pub fn step(
     learner: &mut Learner,
     packed: &PackedStep,
     context: &StepContext<'_>,
 ) -> Result<Stepped> {
-    let mut board = Board::new(packed, context.recipe);
-    for micro_batch in &packed.kl_micro_batches {
+    let mut board = Board::new(packed, context.recipe, learner.rewards);
+    let parts = packed.micro_batches.iter().filter(|micro_batch| {
+        context.recipe.objective.name.needs_whole_groups() && board.splits_a_group(micro_batch)
+    });
+    let first: Vec<&MicroBatch> = packed.kl_micro_batches.iter().chain(parts).collect();
+    for micro_batch in first {
         let scores = score(learner, micro_batch, context.recipe.objective.name)?;
         board.enter(micro_batch, &scores);
     }
@@ -65,9 +60,11 @@ pub fn step(
         let pass = context.index << 24 | number as u64;
         train_on(learner, micro_batch, &mut board, context, pass)?;
     }
-    let (mut metrics, finite) = board.finish(averaging(context.recipe));
+    let (mut metrics, finite) = board.finish();
+    let rewards = board.after();
     let norm = learner.gradient_norm()?;
-    let applied = finite && norm.is_finite();
+    // The plan scores nothing, and plans for a step that is applied.
+    let applied = (finite && norm.is_finite()) || learner.model.device().is_plan();
     let optimizer = &context.recipe.optimizer;
     if applied {
         let hyper = Hyper {
@@ -84,6 +81,7 @@ pub fn step(
             },
         };
         learner.update(hyper)?;
+        learner.rewards = rewards;
     }
     metrics.push(("grad_norm".to_owned(), norm));
     metrics.push(("learning_rate".to_owned(), context.learning_rate));
@@ -214,7 +212,7 @@ impl Rows {
     }
 
     fn pass<'a>(
-        &self,
+        &'a self,
         tokens: engine::tensor::View<'a>,
         positions: engine::tensor::View<'a>,
         policy: Option<&'a Adapter>,
@@ -227,7 +225,8 @@ impl Rows {
         if self.along {
             groups.push(RowGroup { rows: n..2 * n, adapter: reference });
         }
-        Pass { tokens, positions, segments: self.segments.clone(), groups, grad_rows, dropout }
+        let (ids, segments) = (&self.tokens[..], self.segments.clone());
+        Pass { tokens, ids, positions, segments, groups, grad_rows, dropout }
     }
 
     /// The log-probability of every item, without gradient.
@@ -268,176 +267,6 @@ impl Rows {
     }
 }
 
-/// The log-probabilities of a step's completions as they come in, by group.
-struct Board<'a> {
-    recipe: &'a Recipe,
-    packed: &'a PackedStep,
-    groups: Vec<GroupScores>,
-    /// Scored tokens of the step's rated completions, for SFT.
-    scored_tokens: usize,
-}
-
-#[derive(Clone, Default)]
-struct GroupScores {
-    rated: Vec<Logps>,
-    mismatched: Vec<Logps>,
-}
-
-impl<'a> Board<'a> {
-    fn new(packed: &'a PackedStep, recipe: &'a Recipe) -> Board<'a> {
-        let unknown = Logps { policy: f64::NAN, reference: f64::NAN };
-        let groups = packed.groups.iter().map(|group| GroupScores {
-            rated: vec![unknown; group.examples.len()],
-            mismatched: vec![unknown; group.examples.len()],
-        });
-        let scored_tokens =
-            packed.micro_batches.iter().map(|micro_batch| micro_batch.scored.len()).sum();
-        Board { recipe, packed, groups: groups.collect(), scored_tokens }
-    }
-
-    fn enter(&mut self, micro_batch: &MicroBatch, scores: &Scores) {
-        for (i, completion) in micro_batch.completions.iter().enumerate() {
-            let group = &mut self.groups[completion.group];
-            let place = match completion.role {
-                Role::Rated => &mut group.rated[completion.example],
-                Role::Mismatched => &mut group.mismatched[completion.example],
-            };
-            *place = Logps { policy: scores.policy[i], reference: scores.reference[i] };
-        }
-    }
-
-    /// What one example's loss is multiplied with: one over the examples of the effective batch, or, as TRL does,
-    /// one over the group's and one over the number of groups.
-    fn scale(&self, group: usize) -> f64 {
-        let pairs = if self.recipe.objective.name == ObjectiveName::Dpo { 2 } else { 1 };
-        match self.recipe.data.order {
-            Order::Sequential => {
-                let examples = self.packed.groups[group].examples.len() / pairs;
-                1.0 / (examples * self.packed.groups.len()).max(1) as f64
-            }
-            Order::Shuffled => {
-                let examples: usize =
-                    self.packed.groups.iter().map(|group| group.examples.len() / pairs).sum();
-                1.0 / examples.max(1) as f64
-            }
-        }
-    }
-
-    fn kl(&self, group: usize) -> Option<Kl> {
-        let of = |which: fn(&Logps) -> f64| {
-            self.groups[group].mismatched.iter().map(which).collect::<Vec<f64>>()
-        };
-        self.recipe
-            .objective
-            .name
-            .needs_kl()
-            .then(|| kto::kl(&of(|l| l.policy), &of(|l| l.reference)))
-    }
-
-    /// Some examples of a group under the objective. For pairs, `examples` holds both halves, the chosen first.
-    fn outcome(&self, group: usize, examples: &[usize]) -> Outcome {
-        let objective = &self.recipe.objective;
-        let scale = self.scale(group);
-        let weights = KtoConfig {
-            beta: objective.beta,
-            desirable_weight: objective.desirable_weight,
-            undesirable_weight: objective.undesirable_weight,
-        };
-        match objective.name {
-            ObjectiveName::Kto => {
-                let kl = self.kl(group).map_or(0.0, |kl| kl.clamped);
-                kto::loss(&weights, &self.rated(group, examples), kl, scale)
-            }
-            ObjectiveName::ApoZeroUnpaired => {
-                apo_zero_unpaired::loss(&weights, &self.rated(group, examples), scale)
-            }
-            ObjectiveName::Dpo => {
-                let config = dpo::DpoConfig {
-                    beta: objective.beta,
-                    label_smoothing: objective.label_smoothing,
-                };
-                dpo::loss(&config, &self.pairs(group, examples), scale)
-            }
-            ObjectiveName::Sft => {
-                let policy: Vec<f64> =
-                    examples.iter().map(|i| self.groups[group].rated[*i].policy).collect();
-                sft::loss(&policy, self.scored_tokens)
-            }
-        }
-    }
-
-    fn rated(&self, group: usize, examples: &[usize]) -> Vec<Rated> {
-        let rated = |example: &usize| {
-            let logps = self.groups[group].rated[*example];
-            let label = self.packed.groups[group].examples[*example].label;
-            Rated { label, policy: logps.policy, reference: logps.reference }
-        };
-        examples.iter().map(rated).collect()
-    }
-
-    fn pairs(&self, group: usize, examples: &[usize]) -> Vec<dpo::Pair> {
-        let logps = &self.groups[group].rated;
-        examples
-            .chunks(2)
-            .map(|pair| dpo::Pair { chosen: logps[pair[0]], rejected: logps[pair[1]] })
-            .collect()
-    }
-
-    /// `dloss / dlogp` of each completion of a micro-batch; zero for mismatched ones.
-    fn gradients(&self, micro_batch: &MicroBatch) -> Vec<f64> {
-        let mut gradients = vec![0f64; micro_batch.completions.len()];
-        for group in 0..self.groups.len() {
-            // Completions of this group that are rated here, by example, so that a pair's halves are neighbours.
-            let mut here: Vec<(usize, usize)> = (0..micro_batch.completions.len())
-                .filter(|i| {
-                    let completion = micro_batch.completions[*i];
-                    completion.group == group && completion.role == Role::Rated
-                })
-                .map(|i| (micro_batch.completions[i].example, i))
-                .collect();
-            here.sort_unstable();
-            let examples: Vec<usize> = here.iter().map(|(example, _)| *example).collect();
-            let outcome = self.outcome(group, &examples);
-            for ((_, completion), dlogp) in here.iter().zip(outcome.dlogps) {
-                gradients[*completion] = dlogp;
-            }
-        }
-        gradients
-    }
-
-    /// The step's metrics, and whether all of them are finite.
-    fn finish(&self, averaging: Averaging) -> (Metrics, bool) {
-        let mut metrics = StepMetrics::new(averaging);
-        for (group, scores) in self.groups.iter().enumerate() {
-            let examples: Vec<usize> = (0..scores.rated.len()).collect();
-            let outcome = self.outcome(group, &examples);
-            match self.recipe.objective.name {
-                ObjectiveName::Kto | ObjectiveName::ApoZeroUnpaired => {
-                    metrics.add_rated(
-                        &self.rated(group, &examples),
-                        self.kl(group).as_ref(),
-                        &outcome,
-                    );
-                }
-                ObjectiveName::Dpo => metrics.add_pairs(&self.pairs(group, &examples), &outcome),
-                ObjectiveName::Sft => metrics.add_unrated(&outcome),
-            }
-        }
-        let metrics: Metrics =
-            metrics.report().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let finite = metrics.iter().all(|(_, value)| value.is_finite());
-        (metrics, finite)
-    }
-}
-
-/// Under `sequential` metrics are averaged as TRL averages them.
-fn averaging(recipe: &Recipe) -> Averaging {
-    match recipe.data.order {
-        Order::Sequential => Averaging::PerGroup,
-        Order::Shuffled => Averaging::PerExample,
-    }
-}
-
 /// The metrics of held-out groups, each scored without gradient and counted by its examples.
 pub fn evaluate(
     learner: &Learner,
@@ -446,21 +275,15 @@ pub fn evaluate(
 ) -> Result<Metrics> {
     let mut all =
         PackedStep { groups: Vec::new(), kl_micro_batches: Vec::new(), micro_batches: Vec::new() };
-    let mut scores: Vec<GroupScores> = Vec::new();
-    let mut tokens = 0;
+    let mut groups = Vec::new();
     for packed in steps {
-        let mut board = Board::new(&packed, recipe);
+        let mut board = Board::new(&packed, recipe, learner.rewards);
         for micro_batch in packed.kl_micro_batches.iter().chain(&packed.micro_batches) {
             board.enter(micro_batch, &score(learner, micro_batch, recipe.objective.name)?);
         }
-        tokens += board.scored_tokens;
-        scores.append(&mut board.groups);
+        groups.extend(board.into_groups());
         all.groups.extend(packed.groups);
     }
-    // The loss is a mean over examples whatever the order, as TRL's evaluation has it; the other metrics follow it.
-    let mut by_example = recipe.clone();
-    by_example.data.order = Order::Shuffled;
-    let board = Board { recipe: &by_example, packed: &all, groups: scores, scored_tokens: tokens };
-    let (metrics, _) = board.finish(averaging(recipe));
+    let (metrics, _) = Board::of_evaluation(&all, recipe, groups, learner.rewards).finish();
     Ok(metrics.into_iter().map(|(name, value)| (format!("eval_{name}"), value)).collect())
 }

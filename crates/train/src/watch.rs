@@ -109,7 +109,7 @@ impl Watch {
         }
         self.shrank = true;
         Some(format!(
-            "rewards/margins shrank from {} in the {window} steps up to step {at} to {} in the last {window}\n  hint: what told thumbs up from thumbs down is being unlearnt: lower optimizer.learning_rate, or end the run where the margins were best by train.max_steps = {at}",
+            "rewards/margins shrank from {} in the {window} steps up to step {at} to {} in the last {window}\n  hint: what told thumbs up from thumbs down, or chosen from rejected, is being unlearnt: lower optimizer.learning_rate, or end the run where the margins were best by train.max_steps = {at}",
             short(best),
             short(mean),
             window = self.window,

@@ -55,7 +55,7 @@ fn a_checkpoint_written_by_the_thread_is_that_written_between_two_steps() {
     for head in heads {
         let place = TempDir::new().unwrap();
         let inputs = inputs(place.path(), head);
-        let policy = Policy { token_budget: 1000, kept_layers: 2 };
+        let policy = Policy::all(1000, 2);
         let device = Device::cpu(64 << 20).unwrap();
         let mut session = Session::open(&device, &inputs, &policy).unwrap();
         let packed = session.packed(0);
@@ -104,7 +104,7 @@ fn a_checkpoint_written_by_the_thread_is_that_written_between_two_steps() {
 fn an_error_of_the_thread_comes_back_and_nothing_is_left() {
     let place = TempDir::new().unwrap();
     let inputs = inputs(place.path(), "[adapter]\nr = 4");
-    let policy = Policy { token_budget: 1000, kept_layers: 2 };
+    let policy = Policy::all(1000, 2);
     let device = Device::cpu(64 << 20).unwrap();
     let mut session = Session::open(&device, &inputs, &policy).unwrap();
     let contents = Contents::of(&mut session.learner, 1, 0, "base");

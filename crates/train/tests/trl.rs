@@ -9,10 +9,17 @@ use train::recipe::Recipe;
 use train::run::{Ending, run};
 
 fn check(case: &str) {
+    check_with(case, &[]);
+}
+
+/// As [`check`], with further settings that must change nothing.
+fn check_with(case: &str, settings: &[&str]) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/trl").join(case);
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("run");
-    let settings = [format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()];
+    let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    settings.push("train.device=\"cpu\"".to_owned());
+    settings.extend([format!("output=\"{}\"", output.display()), "train.log_every=1".to_owned()]);
     let recipe = Recipe::read(&source.join("recipe.toml"), &settings).unwrap();
     let full = recipe.adapter.is_none();
     let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
@@ -46,7 +53,7 @@ fn check_log(case: &str, source: &Path, output: &Path) {
                 .unwrap_or_else(|| panic!("{case}: {name} is missing in {ours}"));
             let tolerance = match name {
                 "step" | "epoch" | "learning_rate" => 1e-9,
-                "loss" => 5e-6,
+                "loss" => 5e-6 * theirs.abs().max(1.0),
                 "logps/chosen" | "logps/rejected" => 5e-4,
                 "grad_norm" => 2e-5 * theirs,
                 _ => 2e-4,
@@ -123,8 +130,102 @@ fn dpo_on_qwen3_with_normed_heads() {
 }
 
 #[test]
+fn each_loss_of_dpo_on_qwen3() {
+    for loss_type in [
+        "hinge",
+        "ipo",
+        "robust",
+        "apo-zero",
+        "apo-down",
+        "sigmoid-norm",
+        "exo-pair",
+        "nca-pair",
+        "bco-pair",
+        "sppo-hard",
+        "discopop",
+    ] {
+        check(&format!("qwen3-dpo-{loss_type}"));
+    }
+}
+
+#[test]
+fn dpo_with_sft_mixed_in() {
+    check("qwen3-dpo-with-sft");
+}
+
+#[test]
+fn orpo_scores_the_prompt_too() {
+    check("llama-orpo");
+    check("qwen2-orpo");
+}
+
+#[test]
+fn cpo_with_each_of_its_losses() {
+    check("mistral-cpo");
+    check("qwen2-cpo-ipo");
+    check("qwen3-cpo-hinge");
+}
+
+#[test]
+fn simpo_as_its_paper_has_it_and_with_sft_mixed_in() {
+    check("qwen3-simpo");
+    check("llama-simpo");
+}
+
+#[test]
+fn bco_with_its_running_mean() {
+    check("qwen2-bco");
+    check("mistral-bco");
+}
+
+#[test]
+fn groups_split_into_parts_are_trls_too() {
+    for case in ["qwen2-bco", "llama-orpo", "qwen3-dpo-with-sft", "qwen3-kto"] {
+        check_with(case, &["train.token_budget=24"]);
+    }
+}
+
+#[test]
+fn kto_on_other_families_with_weights_truncation_and_clipping() {
+    check("qwen3-kto");
+    check("llama-kto");
+}
+
+#[test]
+fn dpo_on_other_families_with_truncation_decay_and_rslora() {
+    check("mistral-dpo");
+    check("qwen2-dpo");
+}
+
+#[test]
+fn sft_on_other_families_with_truncation_and_rslora() {
+    check("qwen2-sft");
+    check("mistral-sft");
+}
+
+#[test]
 fn sft_on_llama_with_biases() {
     check("llama-sft");
+}
+
+#[test]
+fn kto_on_gemma2_with_soft_caps_and_four_norms() {
+    check("gemma2-kto");
+}
+
+#[test]
+fn dpo_on_phi3_with_fused_layers_and_heads_that_turn_in_part() {
+    check("phi3-dpo");
+}
+
+#[test]
+fn sft_on_olmo2_with_norms_behind_attention_and_mlp() {
+    check("olmo2-sft");
+}
+
+#[test]
+fn kto_on_granite_with_its_multipliers() {
+    check("granite-kto");
 }
 
 #[test]

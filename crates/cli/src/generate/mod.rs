@@ -14,8 +14,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use ::train::error::{Error, Result};
+use ::train::fit::bytes;
+use ::train::machine::Machine;
 use data::Tokenizer;
-use engine::device::{Device, Kind};
+use engine::device::Device;
 use models::adapter;
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
@@ -26,6 +28,7 @@ use models::weights;
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::terminal::{on_stderr, print, say};
 use chat::Chat;
 use source::Source;
@@ -36,7 +39,7 @@ const CONTEXT: usize = 4096;
 
 /// Answers one prompt, or what is typed.
 pub(crate) fn run(arguments: &args::Generate) -> Result<Done> {
-    let source = Source::find(&arguments.model, arguments.adapter.as_deref())?;
+    let source = Source::find(&hub::folder(&arguments.model)?, arguments.adapter.as_deref())?;
     let files = Files::open(&source)?;
     let mut chat = Chat::new(&files.tokenizer, arguments)?;
     match &arguments.prompt {
@@ -165,7 +168,8 @@ impl<'a> Speaker<'a> {
                 "shorten the prompt, or ask for fewer tokens by --max-new-tokens",
             ));
         }
-        let plan = Device::plan_for(Kind::Cpu);
+        let machine = Machine::find(arguments.device.device(), None)?;
+        let plan = machine.plan();
         let planned = Speaker::on(&plan, files, arguments, positions)?;
         generate::generate(
             &planned.model,
@@ -174,7 +178,19 @@ impl<'a> Speaker<'a> {
             &planned.request(0),
             |_, _| {},
         )?;
-        Speaker::on(&Device::cpu(plan.peak_bytes())?, files, arguments, positions)
+        let peak = plan.peak_bytes();
+        if let Some(limit) = machine.limit.filter(|limit| peak as u64 > *limit) {
+            return Err(Error::machine(
+                format!(
+                    "'{}' needs {} to answer, {} are free",
+                    files.folder.display(),
+                    bytes(peak as u64),
+                    bytes(limit)
+                ),
+                "close other programs, lower --max-new-tokens, or take a smaller or quantized model",
+            ));
+        }
+        Speaker::on(&machine.device(peak, 0)?, files, arguments, positions)
     }
 
     fn on(

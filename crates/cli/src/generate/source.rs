@@ -6,9 +6,11 @@ use ::train::checkpoint;
 use ::train::error::{Error, Result};
 use ::train::inputs;
 use ::train::recipe::Recipe;
-use ::train::recipe::model::{Dtype, Quantization as RecipeQuantization};
+use ::train::recipe::model::Dtype;
 use models::checkpoint::Checkpoint;
 use models::weights::{Quantization, Storage};
+
+use crate::hub;
 
 /// A model, perhaps with an adapter.
 pub(crate) struct Source {
@@ -56,13 +58,8 @@ impl Source {
             }
             return Ok(());
         }
-        self.model = inputs::model_folder(&recipe.model.path)?;
-        self.quantization = match recipe.model.quantization {
-            RecipeQuantization::None => Quantization::None,
-            RecipeQuantization::Nf4 => {
-                Quantization::Nf4 { double_quant: recipe.model.double_quant }
-            }
-        };
+        self.model = hub::model(&recipe.model.path)?;
+        self.quantization = inputs::quantization(&recipe.model);
         self.storage = Some(match recipe.model.dtype {
             Dtype::F32 => Storage::F32,
             Dtype::Bf16 => Storage::Bf16,

@@ -64,9 +64,8 @@ fn header(run: &Run<'_>) -> String {
         None if run.recipe.is_empty() => String::new(),
         None => "all weights".to_owned(),
     });
-    if key(run, "model", "quantization") == Some("nf4") {
-        facts.push("nf4".to_owned());
-    }
+    let quantization = key(run, "model", "quantization").filter(|form| *form != "none");
+    facts.extend(quantization.map(str::to_owned));
     facts.retain(|fact| !fact.is_empty());
     let facts: Vec<String> =
         facts.iter().map(|fact| format!("<span>{}</span>", escape(fact))).collect();
@@ -170,7 +169,7 @@ fn warnings(run: &Run<'_>) -> String {
 type Drawn = (&'static str, &'static str, &'static str, Kind);
 
 fn charts(run: &Run<'_>) -> String {
-    let shown: [(&str, &str, Range, &[Drawn]); 8] = [
+    let shown: [(&str, &str, Range, &[Drawn]); 10] = [
         (
             "Loss",
             "what is minimized",
@@ -182,7 +181,7 @@ fn charts(run: &Run<'_>) -> String {
         ),
         (
             "Rewards",
-            "beta times the log-ratio to the reference, by rating",
+            "beta times the log-ratio to the reference, or where there is none the mean log-probability",
             Range::FromZero,
             &[
                 ("rewards/chosen", "up", "up", Kind::Noisy),
@@ -205,6 +204,24 @@ fn charts(run: &Run<'_>) -> String {
             "how far the model has moved from the reference",
             Range::FromZero,
             &[("kl", "training", "b", Kind::Noisy), ("eval_kl", "held-out", "ink", Kind::Sparse)],
+        ),
+        (
+            "Delta",
+            "the mean of all rewards so far, which bco compares with",
+            Range::FromZero,
+            &[
+                ("delta", "training", "b", Kind::Noisy),
+                ("eval_delta", "held-out", "ink", Kind::Sparse),
+            ],
+        ),
+        (
+            "Negative log-probability",
+            "per token of what is preferred: what sft_weight weighs",
+            Range::Free,
+            &[
+                ("nll_loss", "training", "b", Kind::Noisy),
+                ("eval_nll_loss", "held-out", "ink", Kind::Sparse),
+            ],
         ),
         (
             "Accuracy",

@@ -9,12 +9,13 @@ use console::{measure_text_width, pad_str};
 use crate::terminal::{on_stdout, print, width};
 use crate::words::{clock, count, number};
 
-/// Prints the results. `typed` is the recipe's path as it was typed.
+/// Prints the results. `typed` is the recipe's path as it was typed, and `from_text` whether it learnt from plain text.
 pub(crate) fn conclude(
     recipe: &Recipe,
     typed: &Path,
     summary: &Summary,
     judgement: Option<&Judgement>,
+    from_text: bool,
 ) {
     if let Some(judgement) = judgement {
         answers(judgement);
@@ -39,7 +40,7 @@ pub(crate) fn conclude(
         ));
     }
     places(recipe);
-    next(recipe, typed);
+    next(recipe, typed, from_text);
 }
 
 fn places(recipe: &Recipe) {
@@ -54,7 +55,7 @@ fn places(recipe: &Recipe) {
     print(&format!("  numbers  {}, {}", place("metrics.jsonl"), place("summary.json")));
 }
 
-fn next(recipe: &Recipe, typed: &Path) {
+fn next(recipe: &Recipe, typed: &Path, from_text: bool) {
     let bold = |text: String| on_stdout().bold().apply_to(text).to_string();
     let model = match (&recipe.adapter, &recipe.model.path) {
         (Some(_), ModelPath::Folder(model)) => {
@@ -66,7 +67,7 @@ fn next(recipe: &Recipe, typed: &Path) {
         }
         _ => word(&near(&recipe.output.join("model"))),
     };
-    let raw = if learns_from_text(recipe) { " --raw" } else { "" };
+    let raw = if from_text && has_template(recipe) { " --raw" } else { "" };
     let program = program();
     print("\nwhat to try next");
     print(&format!("  talk to it           {}", bold(format!("{program} generate {model}{raw}"))));
@@ -78,17 +79,10 @@ fn next(recipe: &Recipe, typed: &Path) {
     print(&format!("  what the data is     {}", bold(format!("{program} data {}", word(typed)))));
 }
 
-/// Whether the model has a chat template and yet learnt from plain text: then it is asked in plain text too.
-fn learns_from_text(recipe: &Recipe) -> bool {
+/// Whether the model has a chat template. If it has and yet learnt from plain text, it is asked in plain text too.
+fn has_template(recipe: &Recipe) -> bool {
     let ModelPath::Folder(model) = &recipe.model.path else { return false };
-    let template = data::Tokenizer::load(model)
-        .is_ok_and(|tokenizer| tokenizer.chat_template(false).is_some());
-    let first = || -> Option<serde_json::Value> {
-        let text = data::files::read_to_string(recipe.data.train.first()?).ok()?;
-        serde_json::from_str(text.lines().find(|line| !line.trim().is_empty())?).ok()
-    };
-    template
-        && first().is_some_and(|row| row.get("prompt").is_some_and(serde_json::Value::is_string))
+    data::Tokenizer::load(model).is_ok_and(|tokenizer| tokenizer.chat_template(false).is_some())
 }
 
 fn answers(judgement: &Judgement) {

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use ::train::error::Result;
 use ::train::event::Event;
 use ::train::folder;
-use ::train::recipe::Recipe;
 use ::train::run::{self, Ending};
 
 use crate::args;
 use crate::ending::Done;
+use crate::hub;
 use crate::report::Report;
 use crate::signals::Signals;
 use crate::terminal;
@@ -28,7 +28,7 @@ use shown::Shown;
 /// Trains.
 pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     let signals = Signals::listen()?;
-    let recipe = Recipe::read(&arguments.recipe.recipe, &arguments.recipe.set)?;
+    let recipe = hub::recipe(&arguments.recipe)?;
     let recipe = folder::settle(recipe, arguments.resume);
     threads::start(&recipe.train)?;
     let mut shown = Shown::new(&recipe, Arc::clone(&signals.stop));
@@ -44,7 +44,8 @@ pub(crate) fn run(arguments: &args::Train) -> Result<Done> {
     shown.close();
     match ending {
         Ending::Finished(summary) => {
-            conclusion::conclude(&recipe, &arguments.recipe.recipe, &summary, shown.judgement());
+            let (typed, from_text) = (&arguments.recipe.recipe, shown.learns_from_text());
+            conclusion::conclude(&recipe, typed, &summary, shown.judgement(), from_text);
             Ok(Done::Well)
         }
         Ending::Stopped { step, checkpoint } => {

@@ -19,6 +19,7 @@ use crate::words::{clock, count, number, plain, things};
 pub(crate) struct Shown {
     log_every: usize,
     judgement: Option<Judgement>,
+    learns_from_text: bool,
     /// When training began, and the steps done by then.
     began: Option<(Instant, usize)>,
     /// Tokens and seconds since the last line.
@@ -38,6 +39,7 @@ impl Shown {
         Shown {
             log_every: recipe.train.log_every,
             judgement: None,
+            learns_from_text: false,
             began: None,
             since: (0, 0.0),
             planned_bytes: 0,
@@ -61,6 +63,7 @@ impl Shown {
                 self.stay(&format!("{} {text}", on_stderr().yellow().bold().apply_to("warning:")));
             }
             Event::Data { train, eval } => {
+                self.learns_from_text = !train.parts.iter().any(|part| part.read.conversational);
                 self.line(&data_line("data", train));
                 if let Some(eval) = eval {
                     self.line(&data_line("held-out data", eval));
@@ -101,6 +104,11 @@ impl Shown {
                 say(line);
             }
         }
+    }
+
+    /// Whether all that is learnt from is plain text.
+    pub(crate) fn learns_from_text(&self) -> bool {
+        self.learns_from_text
     }
 
     /// Answers before and after, if there are some.

@@ -11,6 +11,7 @@
 
 mod damage;
 mod disk;
+mod gpu;
 #[allow(dead_code, reason = "shared with the program's other tests, which need the rest")]
 #[path = "../program/place.rs"]
 mod place;
@@ -71,23 +72,25 @@ fn result(place: &Place, name: &str) -> String {
 /// The disk that fails, compiled once; none where there is no C compiler.
 fn layer() -> Option<&'static Path> {
     static LAYER: OnceLock<Option<(TempDir, PathBuf)>> = OnceLock::new();
-    let built = LAYER.get_or_init(|| {
-        let folder = TempDir::new().unwrap();
-        let library = folder.path().join("disk.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/disk.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(&source);
-        let status = cc.arg("-ldl").status();
-        match status {
-            Ok(status) => assert!(status.success(), "disk.c does not compile"),
-            Err(error) => {
-                eprintln!("skipped: no C compiler to build the failing disk with: {error}");
-                return None;
-            }
-        }
-        Some((folder, library))
-    });
+    let built = LAYER.get_or_init(|| compiled("disk.c", "disk.so"));
     built.as_ref().map(|(_, library)| library.as_path())
+}
+
+/// A source of this folder as a library in a folder of its own; none where there is no C compiler.
+pub(crate) fn compiled(source: &str, library: &str) -> Option<(TempDir, PathBuf)> {
+    let folder = TempDir::new().unwrap();
+    let library = folder.path().join(library);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults").join(source);
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(&path);
+    match cc.arg("-ldl").status() {
+        Ok(status) => assert!(status.success(), "{source} does not compile"),
+        Err(error) => {
+            eprintln!("skipped: no C compiler to build {source} with: {error}");
+            return None;
+        }
+    }
+    Some((folder, library))
 }
 
 /// A place whose disk fails as the variables say.

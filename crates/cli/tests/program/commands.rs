@@ -164,7 +164,7 @@ fn a_conversation_goes_through_the_template_and_keeps_its_history() {
 #[test]
 fn every_command_explains_itself() {
     let place = Place::new();
-    for command in ["", "train", "plan", "data", "eval", "generate", "merge"] {
+    for command in ["", "train", "plan", "data", "eval", "generate", "merge", "export", "inspect"] {
         let came = place.well(&format!("{command} --help"));
         assert!(came.stdout.contains("Usage: prospect"), "{}", came.stdout);
     }

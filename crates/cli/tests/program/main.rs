@@ -8,8 +8,14 @@
 
 mod bad_input;
 mod commands;
+mod doctor;
+mod export;
 mod hostile;
+mod hub;
+mod inspecting;
 mod memory;
 mod place;
+mod plan;
+mod quantized;
 mod resuming;
 mod training;

@@ -55,6 +55,11 @@ pub(crate) const SFT: &str = "--set objective.name=sft --set data.train=demonstr
 pub(crate) const DPO: &str =
     "--set objective.name=dpo --set data.train=pairs.jsonl --set data.eval=pairs.jsonl";
 
+/// Settings that make it learn from pairs without a reference.
+pub(crate) fn without_reference(objective: &str) -> String {
+    DPO.replace("=dpo", &format!("={objective}"))
+}
+
 impl Place {
     pub(crate) fn new() -> Place {
         let place = Place { folder: TempDir::new().unwrap() };
@@ -124,6 +129,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prospect"));
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         command.env("NO_COLOR", "1").env("COLUMNS", "80").stdin(Stdio::null());
+        // No test asks a server, and none finds what a user has of the hub.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", "hub").env_remove("HF_HUB_CACHE");
         // What is tested here is the CPU's, also where there is a GPU.
         command.env("CUDA_VISIBLE_DEVICES", "");
         command
@@ -154,6 +161,8 @@ impl Place {
         command.args(["-c", &limited, env!("CARGO_BIN_EXE_prospect")]);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         command.env("NO_COLOR", "1").env("COLUMNS", "80").stdin(Stdio::null());
+        // No test asks a server, and none finds what a user has of the hub.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", "hub").env_remove("HF_HUB_CACHE");
         command.env("CUDA_VISIBLE_DEVICES", ""); // its address space would be more than all of the limit
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         // Into files, so that a program that says much does not wait for its reader.

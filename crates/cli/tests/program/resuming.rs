@@ -22,6 +22,7 @@ fn a_run_killed_at_any_step_and_resumed_gives_the_same_bytes() {
     for (number, sets) in [
         "",
         "--set optimizer.name=adamw_8bit --set model.quantization=nf4",
+        "--set objective.name=bco --set train.token_budget=40",
         &format!("{SFT} --set adapter.lora_dropout=0.2"),
         "--set adapter.use_dora=true --set adapter.modules_to_save=lm_head --set adapter.init=pissa",
     ]

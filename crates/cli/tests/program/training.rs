@@ -1,6 +1,6 @@
 //! `prospect train` to its end.
 
-use crate::place::{DPO, Place, SFT};
+use crate::place::{DPO, Place, SFT, without_reference};
 
 #[test]
 fn a_run_leaves_its_folder_and_says_where_everything_is() {
@@ -103,13 +103,20 @@ fn every_objective_and_full_fine_tuning_train() {
     let place = Place::new();
     for (output, sets) in [
         ("apo", "--set objective.name=apo_zero_unpaired".to_owned()),
+        ("bco", "--set objective.name=bco".to_owned()),
+        ("kto-sft", "--set objective.sft_weight=0.5".to_owned()),
         ("dpo", DPO.to_owned()),
+        ("ipo", format!("{DPO} --set objective.loss_type=ipo")),
+        ("orpo", without_reference("orpo")),
+        ("simpo", without_reference("simpo")),
+        ("cpo", without_reference("cpo")),
         ("sft", format!("{SFT} --set adapter.lora_dropout=0.1")),
     ] {
         place.well(&format!(
             "train recipe.toml --set output={output} --set train.max_steps=3 {sets}"
         ));
         assert!(place.path(output).join("adapter/adapter_model.safetensors").exists(), "{output}");
+        place.well(&format!("eval recipe.toml {sets}"));
     }
     place.write("full.toml", &crate::place::RECIPE.replace("[adapter]\nr = 4\n", ""));
     let came = place.well("train full.toml --set train.max_steps=3");

@@ -42,12 +42,16 @@ fn naive(
 ) -> (Vec<u32>, Vec<(usize, u32)>) {
     let Owned { prompt, completion: own, .. } = &group[completion.example];
     let answer = match completion.role {
-        Role::Rated => own,
+        Role::Rated | Role::Prompt => own,
         Role::Mismatched => &group[(completion.example + group.len() - 1) % group.len()].completion,
     };
     let mut ids = [prompt.as_slice(), answer].concat();
     ids.truncate(options.max_length.unwrap_or(usize::MAX));
-    let scored = (prompt.len().max(1)..ids.len()).map(|at| (at - 1, ids[at])).collect();
+    let scored = match completion.role {
+        Role::Prompt => 1..prompt.len(),
+        _ => prompt.len().max(1)..ids.len(),
+    };
+    let scored = scored.map(|at| (at - 1, ids[at])).collect();
     (ids, scored)
 }
 
@@ -69,8 +73,17 @@ fn check_micro_batch(groups: &[Vec<Owned>], batch: &MicroBatch, options: &PackOp
     }
     assert_eq!(next, batch.rows());
     let leaves = batch.completion_segments();
-    assert_eq!(leaves.len(), batch.completions.len());
-    for (number, (completion, &leaf)) in batch.completions.iter().zip(&leaves).enumerate() {
+    let is_prompt = |completion: &Completion| completion.role == Role::Prompt;
+    assert_eq!(
+        batch.completions.iter().position(is_prompt).unwrap_or(batch.completions.len()),
+        leaves.len(),
+        "prompts come last"
+    );
+    for (number, completion) in batch.completions.iter().enumerate() {
+        // A scored prompt is that of the chosen completion, and lies on the same rows.
+        let own = Completion { role: Role::Rated, ..*completion };
+        let place = |wanted: &Completion| batch.completions.iter().position(|c| c == wanted);
+        let leaf = leaves[if is_prompt(completion) { place(&own).unwrap() } else { number }];
         let segment = &batch.segments[leaf];
         let mut walk: Vec<usize> = Vec::new();
         if let Some(parent) = segment.parent {
@@ -91,7 +104,9 @@ fn check_micro_batch(groups: &[Vec<Owned>], batch: &MicroBatch, options: &PackOp
         let rows = batch.scored.iter().filter(|scored| scored.completion == number);
         assert!(rows.clone().all(|scored| walk.contains(&scored.row)));
         match completion.role {
-            Role::Rated => assert!(segment.start + segment.len <= batch.rated_rows),
+            Role::Rated | Role::Prompt => {
+                assert!(segment.start + segment.len <= batch.rated_rows);
+            }
             Role::Mismatched => assert!(segment.start >= batch.rated_rows),
         }
     }
@@ -107,10 +122,12 @@ fn check_micro_batch(groups: &[Vec<Owned>], batch: &MicroBatch, options: &PackOp
 
 fn check(groups: &[Vec<Owned>], options: &PackOptions) {
     let step = packed(groups, options);
-    let mut seen: HashMap<(usize, usize, bool), usize> = HashMap::new();
+    let mut seen: HashMap<(usize, usize, u8), usize> = HashMap::new();
+    let mut desirable = 0;
     let mut largest_unit = 0;
     for (group, owned) in groups.iter().enumerate() {
         assert_eq!(step.groups[group].examples.len(), owned.len());
+        desirable += step.groups[group].examples.iter().filter(|example| example.label).count();
         for example in 0..owned.len() {
             for role in [Role::Rated, Role::Mismatched] {
                 let ids = naive(owned, &Completion { group, example, role }, options).0;
@@ -125,9 +142,9 @@ fn check(groups: &[Vec<Owned>], options: &PackOptions) {
             check_micro_batch(groups, batch, options);
             assert!(batch.rows() <= options.token_budget.max(largest_unit));
             for completion in &batch.completions {
-                let rated = completion.role == Role::Rated;
-                assert!(phase == 1 || !rated);
-                *seen.entry((completion.group, completion.example, rated)).or_default() += 1;
+                assert!(phase == 1 || completion.role == Role::Mismatched);
+                let role = completion.role as u8;
+                *seen.entry((completion.group, completion.example, role)).or_default() += 1;
             }
             if phase == 0 {
                 assert_eq!(batch.rated_rows, 0);
@@ -135,7 +152,9 @@ fn check(groups: &[Vec<Owned>], options: &PackOptions) {
         }
     }
     let examples: usize = groups.iter().map(Vec::len).sum();
-    assert_eq!(seen.len(), if options.mismatched { 2 * examples } else { examples });
+    let mismatched = if options.mismatched { examples } else { 0 };
+    let prompts = if options.scored_prompts { desirable } else { 0 };
+    assert_eq!(seen.len(), examples + mismatched + prompts);
     assert!(seen.values().all(|&count| count == 1));
 }
 
@@ -157,8 +176,9 @@ proptest! {
         max_length in proptest::option::of(5usize..10),
         token_budget in 1usize..80,
         mismatched: bool,
+        scored_prompts: bool,
     ) {
-        check(&groups, &PackOptions { max_length, token_budget, mismatched });
+        check(&groups, &PackOptions { max_length, token_budget, mismatched, scored_prompts });
     }
 }
 
@@ -174,7 +194,12 @@ fn prompts_that_end_differently_share_their_beginning() {
         pair: None,
     };
     let group = vec![member(&[1, 2, 3], &[7, 8], 1), member(&[1, 2], &[9], 0)];
-    let options = PackOptions { max_length: None, token_budget: 100, mismatched: false };
+    let options = PackOptions {
+        max_length: None,
+        token_budget: 100,
+        mismatched: false,
+        scored_prompts: false,
+    };
     let step = pack(&[group], &options);
     let batch = &step.micro_batches[0];
     assert_eq!(batch.tokens, [1, 2, 3, 7, 8, 9]);
@@ -197,7 +222,12 @@ fn halves_of_a_pair_stay_together_when_a_family_is_split() {
     };
     let answers: Vec<Vec<u32>> = (0..6).map(|i| vec![10 + i; 3]).collect();
     let group = answers.iter().enumerate().map(|(i, answer)| member(answer, i)).collect();
-    let options = PackOptions { max_length: None, token_budget: 10, mismatched: false };
+    let options = PackOptions {
+        max_length: None,
+        token_budget: 10,
+        mismatched: false,
+        scored_prompts: false,
+    };
     let step = pack(&[group], &options);
     let examples: Vec<Vec<usize>> = step
         .micro_batches
@@ -212,7 +242,8 @@ fn a_group_that_fits_is_never_split_and_groups_fill_a_micro_batch() {
     let group: Vec<Owned> = (0..2u32)
         .map(|i| Owned { prompt: vec![i, 5], completion: vec![i + 10], family: i as usize })
         .collect();
-    let options = PackOptions { max_length: None, token_budget: 16, mismatched: true };
+    let options =
+        PackOptions { max_length: None, token_budget: 16, mismatched: true, scored_prompts: false };
     let step = packed(&[group.clone(), group.clone(), group], &options);
     assert!(step.kl_micro_batches.is_empty());
     // One group takes 2 prompts of 2 and 4 answers of 1; the second shares the prompts.

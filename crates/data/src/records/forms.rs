@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::lines::kind;
-use super::{Form, Message, Record, Source, Text};
+use super::{Form, Message, Source, Text};
 use crate::error::{Error, Result};
+use crate::reader::kind;
 
 /// The form of a row, which all rows of a run share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     kind: Kind,
     conversational: bool,
 }
@@ -23,6 +23,13 @@ enum Kind {
     PromptCompletion,
     Messages,
     Text,
+}
+
+impl Shape {
+    /// Whether the rows are messages.
+    pub(crate) fn is_conversational(self) -> bool {
+        self.conversational
+    }
 }
 
 impl fmt::Display for Shape {
@@ -40,38 +47,19 @@ impl fmt::Display for Shape {
     }
 }
 
-/// A row before it becomes one record, or two for a pair.
+/// A row: a prompt with one rated completion, or with the two of a pair.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) shape: Shape,
-    pub(super) source: Source,
-    prompt: Text,
+pub(crate) struct Row {
+    pub(crate) shape: Shape,
+    pub(crate) source: Source,
+    pub(crate) prompt: Text,
     /// Completions with their labels.
-    completions: Vec<(Text, bool)>,
-    tools: Option<Value>,
-    template_kwargs: Map<String, Value>,
+    pub(crate) completions: Vec<(Text, bool)>,
+    pub(crate) tools: Option<Value>,
+    pub(crate) template_kwargs: Map<String, Value>,
 }
 
-impl Row {
-    /// The records of the row; `number` names a pair.
-    pub(super) fn records(self, number: usize) -> Vec<Record> {
-        let paired = self.completions.len() == 2;
-        self.completions
-            .into_iter()
-            .map(|(completion, label)| Record {
-                prompt: self.prompt.clone(),
-                completion,
-                label,
-                source: self.source.clone(),
-                pair: paired.then_some(number as u32),
-                tools: self.tools.clone(),
-                template_kwargs: self.template_kwargs.clone(),
-            })
-            .collect()
-    }
-}
-
-pub(super) fn parse(form: Form, source: Source, mut row: Map<String, Value>) -> Result<Row> {
+pub(crate) fn parse(form: Form, source: Source, mut row: Map<String, Value>) -> Result<Row> {
     let fields: Vec<String> = row
         .iter()
         .map(|(key, value)| format!("'{key}'{}", if value.is_null() { " (null)" } else { "" }))

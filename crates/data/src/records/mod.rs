@@ -1,4 +1,4 @@
-//! Records: rows of feedback in the forms TRL's trainers accept.
+//! Rows of feedback in the forms TRL's trainers accept, and in those that become one of them.
 //!
 //! | form | fields |
 //! |---|---|
@@ -7,18 +7,21 @@
 //! | sft | `messages`, or `prompt` and `completion`, or `text` |
 //!
 //! Text is a string or a list of messages `{role, content, ...}`. Rows may carry `tools` (a list
-//! or its JSON as a string) and `chat_template_kwargs`. Other fields are ignored.
+//! or its JSON as a string) and `chat_template_kwargs`. Other fields are ignored. [`reading`] has the other forms.
 
+mod alpaca;
 mod forms;
-mod lines;
+pub mod literal;
+pub mod reading;
+mod sharegpt;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+pub(crate) use forms::{Row, Shape, parse};
 
 /// TRL unpairs a dataset in map batches of this many rows, which decides the order of the
 /// unpaired rows: all chosen of a batch, then all rejected of it.
@@ -32,7 +35,7 @@ pub type Message = Map<String, Value>;
 pub struct Source {
     /// The file as it was named.
     pub file: Arc<Path>,
-    /// The line the record begins on, from 1.
+    /// The line the record begins on, or in a file without lines its row; from 1.
     pub line: usize,
 }
 
@@ -69,25 +72,6 @@ impl Text {
     }
 }
 
-/// One rated completion.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    /// What the model was asked.
-    pub prompt: Text,
-    /// What it answered.
-    pub completion: Text,
-    /// Whether the answer is desirable.
-    pub label: bool,
-    /// Where it was read.
-    pub source: Source,
-    /// The pair it was read from; its other half has the same number.
-    pub pair: Option<u32>,
-    /// The tools offered to the chat template.
-    pub tools: Option<Value>,
-    /// Further variables of the chat template.
-    pub template_kwargs: Map<String, Value>,
-}
-
 /// What an objective needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -101,7 +85,7 @@ pub enum Form {
 
 impl Form {
     /// The fields a row must have, for hints.
-    fn fields(self) -> &'static str {
+    pub(crate) fn fields(self) -> &'static str {
         match self {
             Self::Unpaired => {
                 "a row has 'prompt', 'completion' and 'label', or 'chosen' and 'rejected' with or without 'prompt'"
@@ -112,65 +96,42 @@ impl Form {
     }
 }
 
-/// Reads the records of all `paths`, in order.
+/// Puts the completions of rows in the order that they are learnt in.
 ///
 /// For [`Form::Paired`] the two halves of a pair are neighbours, the chosen first. For
 /// [`Form::Unpaired`] paired rows come in TRL's order: of every 1000 rows first all chosen
 /// completions, then all rejected ones.
-pub fn read(paths: &[PathBuf], form: Form) -> Result<Vec<Record>> {
-    if paths.is_empty() {
-        return Err(Error::input("no data file is given", "name at least one JSONL file"));
-    }
-    let mut rows = Vec::new();
-    let mut first: Option<(forms::Shape, Source)> = None;
-    for path in paths {
-        for (source, row) in lines::read(path)? {
-            let row = forms::parse(form, source, row)?;
-            match &first {
-                None => first = Some((row.shape, row.source.clone())),
-                Some((shape, _)) if *shape == row.shape => {}
-                Some((shape, source)) => {
-                    return Err(Error::input(
-                        format!(
-                            "{} is {}, but the first row, {source}, is {}",
-                            row.source, row.shape, shape
-                        ),
-                        "give rows of one form; train on the others in a run of their own, or convert them",
-                    ));
-                }
-            }
-            rows.push(row);
-        }
-    }
-    if rows.is_empty() {
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::input(
-            format!("there is no record in {}", names.join(", ")),
-            form.fields(),
-        ));
-    }
-    Ok(match form {
-        Form::Paired | Form::Sft => {
-            rows.into_iter().enumerate().flat_map(|(number, row)| row.records(number)).collect()
-        }
-        Form::Unpaired => unpair(rows),
-    })
+pub(crate) struct Ordered<T> {
+    form: Form,
+    rows: usize,
+    /// The second halves of the batch.
+    second: Vec<T>,
 }
 
-/// All first records of each batch of rows, then all second ones; unpaired rows have no second.
-fn unpair(rows: Vec<forms::Row>) -> Vec<Record> {
-    let mut records = Vec::with_capacity(rows.len());
-    let mut second = Vec::new();
-    for (number, row) in rows.into_iter().enumerate() {
-        if number % UNPAIR_BATCH == 0 {
-            records.append(&mut second);
-        }
-        let mut halves = row.records(number).into_iter();
-        records.extend(halves.next());
-        second.extend(halves);
+impl<T> Ordered<T> {
+    pub(crate) fn new(form: Form) -> Self {
+        Self { form, rows: 0, second: Vec::new() }
     }
-    records.append(&mut second);
-    records
+
+    /// Adds the completions of the next row to `out`, or keeps them for later.
+    pub(crate) fn push(&mut self, completions: Vec<T>, out: &mut Vec<T>) {
+        if self.form != Form::Unpaired {
+            out.extend(completions);
+            return;
+        }
+        if self.rows.is_multiple_of(UNPAIR_BATCH) {
+            self.end(out);
+        }
+        self.rows += 1;
+        let mut completions = completions.into_iter();
+        out.extend(completions.next());
+        self.second.extend(completions);
+    }
+
+    /// Adds what was kept.
+    pub(crate) fn end(&mut self, out: &mut Vec<T>) {
+        out.append(&mut self.second);
+    }
 }
 
 #[cfg(test)]

@@ -3,23 +3,51 @@
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::error::Result;
+use crate::reader::{Body, Reader};
 
 mod errors;
 
-/// Reads files of these contents, called `0.jsonl`, `1.jsonl` and so on.
+/// One completion with what belongs to it.
+struct Record {
+    prompt: Text,
+    completion: Text,
+    label: bool,
+    source: Source,
+    pair: Option<usize>,
+}
+
+/// Reads files of these contents, called `0.jsonl`, `1.jsonl` and so on, without tokenizing them.
 fn read_texts(contents: &[&str], form: Form) -> Result<Vec<Record>> {
     let folder = tempfile::tempdir().expect("folder");
-    let mut paths = Vec::new();
-    for (number, content) in contents.iter().enumerate() {
-        let path = folder.path().join(format!("{number}.jsonl"));
+    let (mut ordered, mut records, mut number) = (Ordered::new(form), Vec::new(), 0);
+    for (file, content) in contents.iter().enumerate() {
+        let path = folder.path().join(format!("{file}.jsonl"));
         std::fs::write(&path, content).expect("written");
-        paths.push(path);
+        let mut reader = Reader::open(&path, &|_| true)?;
+        while let Some(piece) = reader.read()? {
+            for raw in piece.rows {
+                let Body::Json(text) = raw.body else { panic!("JSON") };
+                let source = Source { file: Arc::from(Path::new("")), line: raw.line };
+                let row = text.parse(&source)?;
+                let detected = reading::detect(form, &source, &row)?;
+                let reading = detected.map_or(reading::Reading::Auto, |it| it.reading);
+                let row = parse(form, source.clone(), reading.convert(form, &source, row)?)?;
+                let pair = (row.completions.len() == 2).then_some(number);
+                number += 1;
+                let record = |(completion, label)| Record {
+                    prompt: row.prompt.clone(),
+                    completion,
+                    label,
+                    source: source.clone(),
+                    pair,
+                };
+                ordered.push(row.completions.into_iter().map(record).collect(), &mut records);
+            }
+        }
     }
-    let prefix = format!("{}/", folder.path().display());
-    read(&paths, form).map_err(|mut error| {
-        error.message = error.message.replace(&prefix, "");
-        error
-    })
+    ordered.end(&mut records);
+    Ok(records)
 }
 
 /// What each record holds, one line each.

@@ -36,7 +36,7 @@ impl Moment {
     }
 
     /// Python's `strftime` for the directives of dates and times; others stay as they are.
-    pub(super) fn strftime(self, format: &str) -> String {
+    pub(crate) fn strftime(self, format: &str) -> String {
         let (days, second_of_day) = (self.0 / 86_400, self.0 % 86_400);
         let (year, month, day) = civil(days);
         let (hour, minute, second) =

@@ -2,25 +2,31 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use minijinja::Error;
+use minijinja::value::{Value, ValueKind};
+
+use super::methods::wrong;
 
 /// The arguments of `json.dumps` that templates use.
 pub(super) struct Style {
     pub(super) ensure_ascii: bool,
-    pub(super) indent: Option<usize>,
+    pub(super) indent: Option<String>,
     pub(super) separators: Option<(String, String)>,
     pub(super) sort_keys: bool,
 }
 
-pub(super) fn dumps(value: &Value, style: &Style) -> String {
+/// How deep values may be nested, which bounds the stack: rows nest 128 deep at most.
+const DEEPEST: usize = 500;
+
+pub(super) fn dumps(value: &Value, style: &Style) -> Result<String, Error> {
     let (item, key) = match &style.separators {
         Some((item, key)) => (item.as_str(), key.as_str()),
         None if style.indent.is_some() => (",", ": "),
         None => (", ", ": "),
     };
     let mut writer = Writer { out: String::new(), style, item, key };
-    writer.value(value, 0);
-    writer.out
+    writer.value(value, 0)?;
+    Ok(writer.out)
 }
 
 struct Writer<'a> {
@@ -31,40 +37,48 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    // The depth is bounded: values come from JSON rows, which nest 128 deep at most, or from a
-    // template, whose own nesting is bounded by its parser and its fuel.
-    fn value(&mut self, value: &Value, depth: usize) {
-        match value {
-            Value::Null => self.out.push_str("null"),
-            Value::Bool(flag) => self.out.push_str(if *flag { "true" } else { "false" }),
-            Value::Number(number) => match number.as_f64() {
-                Some(float) if number.is_f64() => self.out.push_str(&float_repr(float)),
-                _ => self.out.push_str(&number.to_string()),
-            },
-            Value::String(text) => self.string(text),
-            Value::Array(items) => {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(wrong("a value is nested too deep to be written as JSON"));
+        }
+        match value.kind() {
+            ValueKind::None => self.out.push_str("null"),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.out.push_str(&number(value)),
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            ValueKind::Seq => {
                 self.out.push('[');
-                for (index, item) in items.iter().enumerate() {
+                let mut empty = true;
+                for (index, item) in value.try_iter()?.enumerate() {
+                    empty = false;
                     self.separate(index, depth + 1);
-                    self.value(item, depth + 1);
+                    self.value(&item, depth + 1)?;
                 }
-                self.close(items.is_empty(), depth, ']');
+                self.close(empty, depth, ']');
             }
-            Value::Object(map) => {
-                let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+            ValueKind::Map => {
+                let mut entries: Vec<(String, Value)> = Vec::new();
+                for key in value.try_iter()? {
+                    entries.push((name(&key)?, value.get_item(&key)?));
+                }
                 if self.style.sort_keys {
-                    entries.sort_by_key(|entry| entry.0);
+                    entries.sort_by(|one, other| one.0.cmp(&other.0));
                 }
                 self.out.push('{');
-                for (index, (key, item)) in entries.into_iter().enumerate() {
+                for (index, (key, item)) in entries.iter().enumerate() {
                     self.separate(index, depth + 1);
                     self.string(key);
                     self.out.push_str(self.key);
-                    self.value(item, depth + 1);
+                    self.value(item, depth + 1)?;
                 }
-                self.close(map.is_empty(), depth, '}');
+                self.close(entries.is_empty(), depth, '}');
             }
+            ValueKind::Undefined => {
+                return Err(wrong("an undefined value cannot be written as JSON"));
+            }
+            other => return Err(wrong(format!("{other} cannot be written as JSON"))),
         }
+        Ok(())
     }
 
     fn separate(&mut self, index: usize, depth: usize) {
@@ -82,9 +96,11 @@ impl Writer<'_> {
     }
 
     fn line(&mut self, depth: usize) {
-        if let Some(indent) = self.style.indent {
+        if let Some(indent) = &self.style.indent {
             self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(' ', indent * depth));
+            for _ in 0..depth {
+                self.out.push_str(indent);
+            }
         }
     }
 
@@ -112,11 +128,38 @@ impl Writer<'_> {
     }
 }
 
+/// A key: JSON knows none but strings.
+fn name(key: &Value) -> Result<String, Error> {
+    Ok(match key.kind() {
+        ValueKind::String => key.as_str().unwrap_or_default().to_string(),
+        ValueKind::None => "null".to_string(),
+        ValueKind::Bool => if key.is_true() { "true" } else { "false" }.to_string(),
+        ValueKind::Number => number(key),
+        other => return Err(wrong(format!("{other} cannot be a key of JSON"))),
+    })
+}
+
+fn number(value: &Value) -> String {
+    if value.is_integer() {
+        return value.to_string();
+    }
+    match f64::try_from(value.clone()) {
+        Ok(float) if float.is_nan() => "NaN".to_string(),
+        Ok(float) if float.is_infinite() => {
+            if float > 0.0 { "Infinity" } else { "-Infinity" }.to_string()
+        }
+        Ok(float) => float_repr(float),
+        Err(_) => value.to_string(),
+    }
+}
+
 /// Python's `repr` of a float: the shortest digits that read back the same, with an exponent
 /// below 1e-4 and from 1e16 on.
-pub(super) fn float_repr(float: f64) -> String {
+pub fn float_repr(float: f64) -> String {
     let scientific = format!("{float:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };
+    let Some((digits, exponent)) = scientific.split_once('e') else {
+        return scientific.to_lowercase(); // nan, inf
+    };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
         let plain = format!("{float}");
@@ -142,6 +185,7 @@ mod tests {
             (1.5e-5, "1.5e-05"),
             (-0.0, "-0.0"),
             (1e300, "1e+300"),
+            (f64::INFINITY, "inf"),
         ] {
             assert_eq!(float_repr(float), text);
         }

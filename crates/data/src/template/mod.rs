@@ -5,30 +5,42 @@
 //! `json.dumps(ensure_ascii=False)`, `raise_exception`, `strftime_now` and a `generation` block;
 //! `tools` and `documents` are None when absent; the special tokens are variables. Keys of
 //! messages whose value is null are dropped, and reasoning text is there under each of its names.
+//!
+//! ```text
+//! source        what minijinja's grammar lacks      text     values as Python prints them
+//! environment   settings, transformers' additions   json     `tojson`
+//! filters       Jinja2's, where minijinja differs   format   `'...' % values`
+//! methods       Python's of strings, lists, dicts   clock    the moment a template sees
+//! splitting     those that take strings apart
+//! ```
 
 mod clock;
+mod environment;
+mod filters;
+mod format;
 mod json;
+mod methods;
+mod source;
+mod splitting;
 mod text;
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use minijinja::value::{Kwargs, Value as Jinja};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::value::{Serde, Value as Jinja};
+use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
 pub use clock::Moment;
+pub use json::float_repr;
+
+use environment::{Raised, environment};
 
 use crate::confined::confined;
 use crate::error::{Error, Result};
 use crate::records::Message;
 use crate::tokenizer::Tokenizer;
-
-/// Instructions a rendering may take. A long conversation takes some tens of thousands.
-const FUEL: u64 = 20_000_000;
-
-/// Calls inside calls a template may make; each takes some kilobytes of a thread's stack.
-const DEPTH: usize = 100;
 
 /// The longest source: several times the longest that is known.
 const LONGEST: usize = 128 << 10;
@@ -48,7 +60,15 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, Jinja)>,
     origin: String,
     reads_clock: bool,
+    /// What was asked of the clock, with the answers.
+    asked: Asked,
 }
+
+/// How many formats are kept: no template has more than a few.
+pub(crate) const ASKED: usize = 16;
+
+/// Formats of times with the times they were answered by.
+type Asked = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// What a template renders.
 #[derive(Clone, Copy)]
@@ -62,18 +82,6 @@ pub struct Conversation<'a> {
     /// Whether to end with the beginning of an answer.
     pub add_generation_prompt: bool,
 }
-
-/// The message of a template's `raise_exception`.
-#[derive(Debug)]
-struct Raised(String);
-
-impl fmt::Display for Raised {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Raised {}
 
 impl ChatTemplate {
     /// Compiles the tokenizer's templates; `now` is what `strftime_now` shows.
@@ -104,7 +112,8 @@ impl ChatTemplate {
         now: Moment,
         origin: String,
     ) -> Result<Self> {
-        let mut environment = environment(now);
+        let asked = Asked::default();
+        let mut environment = environment(now, asked.clone());
         let tool_use = tool_use.unwrap_or(default);
         for (name, source) in [("default", default), ("tool_use", tool_use)] {
             if source.len() > LONGEST {
@@ -118,7 +127,7 @@ impl ChatTemplate {
         let special_tokens =
             special_tokens.map(|(name, token)| (name.to_string(), Jinja::from(token))).collect();
         let reads_clock = [default, tool_use].iter().any(|text| text.contains("strftime_now"));
-        Ok(Self { environment, special_tokens, origin, reads_clock })
+        Ok(Self { environment, special_tokens, origin, reads_clock, asked })
     }
 
     /// Whether what it renders depends on the moment given.
@@ -126,26 +135,33 @@ impl ChatTemplate {
         self.reads_clock
     }
 
+    /// What was asked of the clock so far, with the answers.
+    pub(crate) fn clock(&self) -> Vec<(String, String)> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.iter().map(|(format, time)| (format.clone(), time.clone())).collect()
+    }
+
     /// The text of a conversation.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
         let messages: Vec<Message> =
             conversation.messages.iter().map(|message| seen(message)).collect();
-        let mut variables: Vec<(String, Jinja)> = self.special_tokens.clone();
+        // What comes later goes before what has the same name.
+        let mut variables: BTreeMap<String, Jinja> = self.special_tokens.iter().cloned().collect();
+        variables.insert("documents".to_string(), Jinja::from(()));
         for (name, value) in conversation.template_kwargs {
-            variables.push((name.clone(), Jinja::from_serialize(value)));
+            variables.insert(name.clone(), Jinja::from(Serde(value)));
         }
+        let tools = conversation.tools.map_or(Jinja::from(()), |tools| Jinja::from(Serde(tools)));
+        for (name, value) in [
+            ("messages", Jinja::from(Serde(&messages))),
+            ("tools", tools),
+            ("add_generation_prompt", Jinja::from(conversation.add_generation_prompt)),
+        ] {
+            variables.insert(name.to_string(), value);
+        }
+        let variables = Jinja::from_pairs(variables);
         let name = if conversation.tools.is_some() { "tool_use" } else { "default" };
-        let render = || {
-            self.environment.get_template(name)?.render(context! {
-                messages => Jinja::from_serialize(&messages),
-                tools => conversation.tools.map_or(Jinja::from(()), Jinja::from_serialize),
-                add_generation_prompt => conversation.add_generation_prompt,
-                ..context! {
-                    ..variables.into_iter().rev().collect::<Jinja>(),
-                    ..context! { documents => () }
-                }
-            })
-        };
+        let render = || self.environment.get_template(name)?.render(variables.clone());
         let bytes: usize = messages.iter().map(bytes_of).sum();
         let what = format!("the chat template of '{}'", self.origin);
         confined(bytes, &what, ENDLESS, render).map_err(|error| self.failed(&error))
@@ -184,7 +200,7 @@ fn add(
     source: &str,
     origin: &str,
 ) -> Result<Environment<'static>> {
-    let source = without_generation_blocks(source);
+    let source = source::prepared(source);
     let what = format!("compiling the chat template of '{origin}'");
     let compile = move || {
         confined(source.len(), &what, ENDLESS, || {
@@ -201,8 +217,7 @@ fn add(
         Ok(Ok(environment)) => Ok(environment),
         Ok(Err(error)) => Err(Error::input(
             format!("the chat template of '{origin}' is not valid: {}", describe(&error)),
-            "compare it with the model's own; Prospect reads Jinja as transformers does, without \
-             Python's % formatting and without imports",
+            "compare it with the model's own; Prospect reads Jinja as transformers does",
         )),
         Err(panic) => std::panic::resume_unwind(panic),
     }
@@ -223,59 +238,6 @@ fn bytes_of(message: &Message) -> usize {
     message.iter().map(|(name, value)| name.len() + of(value)).sum()
 }
 
-fn environment(now: Moment) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(DEPTH);
-    environment.set_formatter(|out, _, value| {
-        out.write_str(&text::python_str(value))?;
-        Ok(())
-    });
-    environment.add_filter("string", |value: Jinja| text::python_str(&value));
-    environment.add_filter("trim", |value: Jinja, characters: Option<String>| {
-        let text = text::python_str(&value);
-        match characters {
-            Some(characters) => text.trim_matches(|c| characters.contains(c)).to_string(),
-            None => text.trim().to_string(),
-        }
-    });
-    environment.add_filter("tojson", to_json);
-    environment.add_function("raise_exception", |message: String| -> std::result::Result<(), _> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, "the template raised an exception")
-            .with_source(Raised(message)))
-    });
-    environment.add_function("strftime_now", move |format: &str| now.strftime(format));
-    environment
-}
-
-fn to_json(value: Jinja, arguments: Kwargs) -> std::result::Result<String, minijinja::Error> {
-    let wrong = |problem: String| minijinja::Error::new(ErrorKind::InvalidOperation, problem);
-    if value.is_undefined() {
-        return Err(wrong("an undefined value cannot be written as JSON".to_string()));
-    }
-    let separators: Option<(String, String)> =
-        match arguments.get::<Option<Vec<String>>>("separators")? {
-            None => None,
-            Some(pair) => match <[String; 2]>::try_from(pair) {
-                Ok([item, key]) => Some((item, key)),
-                Err(_) => return Err(wrong("separators are two strings".to_string())),
-            },
-        };
-    let style = json::Style {
-        ensure_ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        indent: arguments.get::<Option<usize>>("indent")?,
-        separators,
-        sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    arguments.assert_all_used()?;
-    let value = serde_json::to_value(&value).map_err(|error| wrong(error.to_string()))?;
-    Ok(json::dumps(&value, &style))
-}
-
 /// A message as templates see it: without null values, its reasoning under every name.
 fn seen(message: &Message) -> Message {
     let mut message = message.clone();
@@ -287,33 +249,6 @@ fn seen(message: &Message) -> Message {
         message.insert("reasoning_content".to_string(), reasoning);
     }
     message
-}
-
-/// Turns `{% generation %}` blocks, which mark the answer for a mask nobody here asks for, into
-/// `{% with %}` blocks: they too open a scope and print their body.
-fn without_generation_blocks(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, block) = rest.split_at(start);
-        out.push_str(before);
-        let inner = &block[2..];
-        let word_start = inner.trim_start_matches(['-', '+']).trim_start();
-        let word_end = word_start.find(|c: char| !c.is_alphanumeric() && c != '_');
-        let word = &word_start[..word_end.unwrap_or(word_start.len())];
-        let replacement = match word {
-            "generation" => "with",
-            "endgeneration" => "endwith",
-            _ => word,
-        };
-        let lead = inner.len() - word_start.len();
-        out.push_str("{%");
-        out.push_str(&inner[..lead]);
-        out.push_str(replacement);
-        rest = &word_start[word.len()..];
-    }
-    out.push_str(rest);
-    out
 }
 
 fn describe(error: &minijinja::Error) -> String {

@@ -1,6 +1,5 @@
 //! Values as Python's `str` writes them where a template prints them: a list or a dict inside a
-//! prompt looks like Python, not like JSON. (Where `~` joins a list or a dict to text, minijinja
-//! writes it, with double quotes.)
+//! prompt looks like Python, not like JSON.
 
 use std::fmt::Write;
 
@@ -15,25 +14,46 @@ pub(super) fn python_str(value: &Jinja) -> String {
         None if value.is_undefined() => String::new(),
         None => {
             let mut out = String::new();
-            repr(value, &mut out);
+            repr(value, 0, &mut out);
             out
         }
     }
 }
 
-// The depth is bounded as that of the JSON writer is.
-fn repr(value: &Jinja, out: &mut String) {
+/// Python's `repr`.
+pub(super) fn python_repr(value: &Jinja) -> String {
+    let mut out = String::new();
+    repr(value, 0, &mut out);
+    out
+}
+
+/// How deep values are printed, which bounds the stack: rows nest 128 deep at most.
+const DEEPEST: usize = 500;
+
+fn repr(value: &Jinja, depth: usize, out: &mut String) {
+    if depth > DEEPEST {
+        out.push_str("...");
+        return;
+    }
     match value.kind() {
         ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
             Ok(float) => out.push_str(&float_repr(float)),
             Err(_) => _ = write!(out, "{value}"),
         },
+        ValueKind::Seq if value.is_tuple() => {
+            out.push('(');
+            for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
+                separate(index, out);
+                repr(&item, depth + 1, out);
+            }
+            out.push_str(if value.len() == Some(1) { ",)" } else { ")" });
+        }
         ValueKind::Seq => {
             out.push('[');
             for (index, item) in value.try_iter().into_iter().flatten().enumerate() {
                 separate(index, out);
-                repr(&item, out);
+                repr(&item, depth + 1, out);
             }
             out.push(']');
         }
@@ -41,9 +61,9 @@ fn repr(value: &Jinja, out: &mut String) {
             out.push('{');
             for (index, key) in value.try_iter().into_iter().flatten().enumerate() {
                 separate(index, out);
-                repr(&key, out);
+                repr(&key, depth + 1, out);
                 out.push_str(": ");
-                repr(&value.get_item(&key).unwrap_or_default(), out);
+                repr(&value.get_item(&key).unwrap_or_default(), depth + 1, out);
             }
             out.push('}');
         }
@@ -67,8 +87,12 @@ fn quoted(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' => {
-                let _ = write!(out, "\\x{:02x}", character as u32);
+            _ if is_unprintable(character) => {
+                let _ = match character as u32 {
+                    code @ ..0x100 => write!(out, "\\x{code:02x}"),
+                    code @ ..0x10000 => write!(out, "\\u{code:04x}"),
+                    code => write!(out, "\\U{code:08x}"),
+                };
             }
             _ => {
                 if character == quote {
@@ -79,4 +103,15 @@ fn quoted(text: &str, out: &mut String) {
         }
     }
     out.push(quote);
+}
+
+/// What Python's `repr` escapes: controls, formats, separators but the space, and private use.
+fn is_unprintable(character: char) -> bool {
+    matches!(character,
+        '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}'
+        | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{1680}' | '\u{180e}'
+        | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}'
+        | '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{fffe}'..='\u{ffff}'
+        | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}' | '\u{f0000}'..='\u{10ffff}')
 }

@@ -1,11 +1,12 @@
 //! `prospect doctor`.
 
 use super::fail;
-use crate::diagnosis::{SelfTest, diagnose};
+use crate::diagnosis::diagnose;
 use crate::error::{Error, Result};
 use crate::facts::described::{Described, Description, card};
 use crate::facts::local::Local;
 use crate::facts::{Machine, Nvidia};
+use crate::prospect::Engine;
 use crate::python::{Environment, locate};
 use crate::report::page::{Style, page};
 use crate::report::{explain, json};
@@ -71,14 +72,21 @@ impl Color {
     }
 }
 
-/// Runs `doctor` and returns the exit code: 0 nothing wrong (warnings allowed), 1 an error was found, 2 bad arguments.
-pub fn run_doctor(args: &DoctorArgs, out: &mut dyn Write) -> u8 {
-    run_doctor_with(args, Vec::new(), out)
+impl DoctorArgs {
+    /// Whether this very machine is asked about, and not one told in words.
+    pub fn is_here(&self) -> bool {
+        self.root.is_none() && self.gpu.is_empty() && self.driver.is_none()
+    }
 }
 
-/// Runs `doctor` with the results of a self-test.
-pub fn run_doctor_with(args: &DoctorArgs, self_tests: Vec<SelfTest>, out: &mut dyn Write) -> u8 {
-    match doctor(args, self_tests) {
+/// Runs `doctor` and returns the exit code: 0 nothing wrong (warnings allowed), 1 an error was found, 2 bad arguments.
+pub fn run_doctor(args: &DoctorArgs, out: &mut dyn Write) -> u8 {
+    run_doctor_with(args, Engine::default(), out)
+}
+
+/// Runs `doctor` with what the engine says of itself.
+pub fn run_doctor_with(args: &DoctorArgs, engine: Engine, out: &mut dyn Write) -> u8 {
+    match doctor(args, engine) {
         Ok((text, code)) => {
             let _ = out.write_all(text.as_bytes()); // a closed pipe: nobody reads on
             code
@@ -87,14 +95,14 @@ pub fn run_doctor_with(args: &DoctorArgs, self_tests: Vec<SelfTest>, out: &mut d
     }
 }
 
-fn doctor(args: &DoctorArgs, self_tests: Vec<SelfTest>) -> Result<(String, u8)> {
+fn doctor(args: &DoctorArgs, engine: Engine) -> Result<(String, u8)> {
     let rules = rules::shipped();
     if let Some(name) = &args.explain {
         return explained(name, &rules).map(|text| (text, 0));
     }
     let machine = machine(args)?;
     let environment = environment(args, machine.as_ref())?;
-    let diagnosis = diagnose(machine.as_ref(), environment, self_tests, &rules);
+    let diagnosis = diagnose(machine.as_ref(), environment, engine, &rules);
     let text = match args.json {
         true => format!("{:#}\n", json::json(&diagnosis)),
         false => page(&diagnosis, Style { color: args.color.on(), verbose: args.verbose }),
@@ -126,7 +134,7 @@ fn shares_a_word(id: &str, name: &str) -> bool {
 
 /// The machine the arguments mean: this one, or one told by `--root`, `--gpu` and `--driver`.
 pub(super) fn machine(args: &DoctorArgs) -> Result<Box<dyn Machine>> {
-    if args.root.is_none() && args.gpu.is_empty() && args.driver.is_none() {
+    if args.is_here() {
         return Ok(Box::new(Local::new()));
     }
     if let Some(driver) = &args.driver {

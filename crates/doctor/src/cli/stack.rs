@@ -68,7 +68,7 @@ enum Command {
     },
     /// Which versions of a package take which of the others
     Matrix {
-        /// The package, such as trl
+        /// The package, such as trl; "imports" for what the wheels import of transformers and it lacks
         package: String,
         /// How the table is written
         #[arg(long, value_name = "FORMAT", default_value = "text")]

@@ -2,6 +2,7 @@
 
 use super::files::Files;
 use super::{Cuda, Entry, Gpu, Machine, Nvidia, Ran, ReadAt, Stat};
+use crate::cards::CARDS;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -65,53 +66,30 @@ impl Described {
     }
 }
 
-/// Cards a person may name with `--gpu`: name, compute capability, memory in MiB, power limit in watts.
-/// NVIDIA's data sheets; capabilities from the CUDA programming guide.
-const CARDS: &[(&str, &str, u64, f64)] = &[
-    ("RTX 3060", "8.6", 12_288, 170.0),
-    ("RTX 3080", "8.6", 10_240, 320.0),
-    ("RTX 3090", "8.6", 24_576, 350.0),
-    ("RTX 3090 Ti", "8.6", 24_576, 450.0),
-    ("RTX 4060 Ti", "8.9", 16_384, 165.0),
-    ("RTX 4080", "8.9", 16_384, 320.0),
-    ("RTX 4090", "8.9", 24_576, 450.0),
-    ("RTX 5090", "12.0", 32_768, 575.0),
-    ("RTX A6000", "8.6", 49_152, 300.0),
-    ("A10", "8.6", 24_576, 150.0),
-    ("A100 40GB", "8.0", 40_960, 400.0),
-    ("A100 80GB", "8.0", 81_920, 400.0),
-    ("L4", "8.9", 24_576, 72.0),
-    ("L40S", "8.9", 49_152, 350.0),
-    ("H100", "9.0", 81_920, 700.0),
-    ("H200", "9.0", 144_384, 700.0),
-    ("B200", "10.0", 184_320, 1000.0),
-    ("T4", "7.5", 16_384, 70.0),
-    ("V100", "7.0", 16_384, 300.0),
-];
-
 /// The card a person named.
 pub fn card(name: &str) -> Result<Gpu> {
     let plain = |s: &str| {
         s.to_lowercase().replace("nvidia", "").replace("geforce", "").replace([' ', '-'], "")
     };
     let asked = plain(name);
-    let found = CARDS.iter().find(|c| plain(c.0) == asked).ok_or_else(|| {
-        let known: Vec<&str> = CARDS.iter().map(|c| c.0).collect();
+    let found = CARDS.iter().find(|c| plain(c.name) == asked).ok_or_else(|| {
+        let known: Vec<&str> = CARDS.iter().map(|c| c.name).collect();
         Error::input(
             format!("unknown GPU '{name}' in --gpu"),
             format!("known are: {}", known.join(", ")),
         )
     })?;
+    let make = if found.name.starts_with("RTX ") && !found.name.contains("A6000") {
+        "GeForce "
+    } else {
+        ""
+    };
     Ok(Gpu {
-        name: format!(
-            "NVIDIA {}{}",
-            if found.0.starts_with("RTX ") && !found.0.contains("A6000") { "GeForce " } else { "" },
-            found.0
-        ),
-        compute: found.1.into(),
-        memory_total_mib: found.2,
-        power_limit_w: Some(found.3),
-        power_default_w: Some(found.3),
+        name: format!("NVIDIA {make}{}", found.name),
+        compute: found.compute.into(),
+        memory_total_mib: found.memory_mib,
+        power_limit_w: Some(found.watts),
+        power_default_w: Some(found.watts),
         compute_mode: "default".into(),
         ..Gpu::default()
     })

@@ -123,7 +123,7 @@ fn kernel_messages() -> Option<String> {
             // Only what the doctor looks for is kept: a busy kernel's log has megabytes.
             Ok(n) => {
                 let line = String::from_utf8_lossy(&message[..n]);
-                if line.contains("NVRM") || line.contains("AER") {
+                if line.contains("NVRM") {
                     text.push_str(&line);
                     text.push('\n');
                 }

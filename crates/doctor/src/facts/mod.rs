@@ -87,6 +87,12 @@ pub struct Gpu {
     pub throttle: Vec<String>,
     /// Temperature in degrees Celsius.
     pub temperature: Option<u32>,
+    /// Temperature of its memory, where the card tells it (HBM; not GDDR6X).
+    pub memory_temperature: Option<u32>,
+    /// The memory's temperature at which the driver slows it down.
+    pub memory_temperature_limit: Option<u32>,
+    /// Whether the driver stays loaded while nobody uses the card.
+    pub persistence: Option<bool>,
     /// PCIe lanes in use.
     pub pcie_width: Option<u32>,
     /// PCIe lanes that card and slot could use.

@@ -3,9 +3,10 @@
 use super::{Gpu, Nvidia, Process};
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
-    ComputeMode, EccCounter, MemoryError, TemperatureSensor,
+    ComputeMode, EccCounter, MemoryError, TemperatureSensor, TemperatureThreshold,
 };
-use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::{Device, Nvml};
 
 /// Everything the doctor wants of every card. What a card does not tell stays absent.
@@ -53,6 +54,12 @@ fn card(device: &Device<'_>) -> Gpu {
             .map(|mw| f64::from(mw) / 1000.0),
         throttle: throttle(device),
         temperature: device.temperature(TemperatureSensor::Gpu).ok(),
+        memory_temperature: memory_temperature(device),
+        memory_temperature_limit: device
+            .temperature_threshold(TemperatureThreshold::MemoryMax)
+            .ok()
+            .filter(|limit| *limit > 0),
+        persistence: device.is_in_persistent_mode().ok(),
         pcie_width: device.current_pcie_link_width().ok(),
         pcie_max_width: device.max_pcie_link_width().ok(),
         pcie_generation: device.current_pcie_link_gen().ok(),
@@ -61,6 +68,17 @@ fn card(device: &Device<'_>) -> Gpu {
         compute_mode: mode.into(),
         display: device.is_display_active().unwrap_or(false),
         peers: Vec::new(),
+    }
+}
+
+/// `NVML_FI_DEV_MEMORY_TEMP`. Cards with GDDR6X answer that they do not know, or 0.
+fn memory_temperature(device: &Device<'_>) -> Option<u32> {
+    const MEMORY_TEMPERATURE: FieldId = FieldId(82);
+    let sample = device.field_values_for(&[MEMORY_TEMPERATURE]).ok()?.into_iter().next()?.ok()?;
+    match sample.value.ok()? {
+        SampleValue::U32(degrees) if degrees > 0 => Some(degrees),
+        SampleValue::U64(degrees) => u32::try_from(degrees).ok().filter(|d| *d > 0),
+        _ => None,
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) fn gather(machine: &dyn Machine, table: &mut Table) -> Vec<Gpu> {
     all.number("gpus", nvidia.gpus.len() as f64, NVML);
     let no_peer = nvidia.gpus.iter().any(|g| g.peers.iter().any(|ok| !ok));
     all.flag("p2p.missing", no_peer, "NVML P2P status");
+    let forties = nvidia.gpus.iter().filter(|g| g.name.contains("RTX 40")).count();
+    all.number("gpus.rtx40", forties as f64, NVML);
     for (index, gpu) in nvidia.gpus.iter().enumerate() {
         let scope = card(index, gpu);
         table.add("gpu", scope);
@@ -63,6 +65,7 @@ fn driver(machine: &dyn Machine, nvidia: &Nvidia, all: &mut Scope) {
     let pci = Path::new("/sys/bus/pci/devices");
     let mut cards = 0;
     let mut shown = String::new();
+    let mut errors = [0u64; 2];
     for name in names(machine, pci).into_iter().take(1024) {
         let read =
             |file: &str| read_text(machine, &pci.join(&name).join(file), 64).unwrap_or_default();
@@ -70,14 +73,30 @@ fn driver(machine: &dyn Machine, nvidia: &Nvidia, all: &mut Scope) {
         if read("vendor").trim() == "0x10de" && read("class").trim().starts_with("0x03") {
             cards += 1;
             shown = pci.join(&name).display().to_string();
+            bus_errors(machine, &pci.join(&name), &mut errors);
         }
     }
     if cards > 0 {
-        all.number("pci.nvidia", f64::from(cards), shown);
+        all.number("pci.nvidia", f64::from(cards), &shown);
+        let [corrected, uncorrected] = errors;
+        all.number("aer.corrected", corrected as f64, format!("{shown}/aer_dev_correctable"));
+        all.number("aer.uncorrected", uncorrected as f64, format!("{shown}/aer_dev_nonfatal"));
     }
     all.flag("nouveau", exists(machine, Path::new("/sys/module/nouveau")), "/sys/module/nouveau");
     if exists(machine, Path::new("/proc/driver/nvidia")) {
         all.flag("device.node", exists(machine, Path::new("/dev/nvidiactl")), "/dev/nvidiactl");
+    }
+}
+
+/// PCIe's own error counters of a card, corrected and not, since the machine started (Linux, sysfs-bus-pci-devices-aer):
+/// `TOTAL_ERR_COR 12` at the end of a list. The kernel's log has the same errors, of every device in the machine.
+fn bus_errors(machine: &dyn Machine, device: &Path, errors: &mut [u64; 2]) {
+    let kinds = [("aer_dev_correctable", 0), ("aer_dev_nonfatal", 1), ("aer_dev_fatal", 1)];
+    for (file, kind) in kinds {
+        let text = read_text(machine, &device.join(file), 4096).unwrap_or_default();
+        let total = text.lines().find_map(|line| line.strip_prefix("TOTAL_ERR_"));
+        let count = total.and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u64>().ok());
+        errors[kind] = errors[kind].saturating_add(count.unwrap_or(0));
     }
 }
 
@@ -152,11 +171,6 @@ fn kernel_log(machine: &dyn Machine, all: &mut Scope) {
         all.list("xid", codes, "kernel log");
         all.flag("xid.fatal", fatal, "kernel log");
     }
-    let aer = log
-        .lines()
-        .filter(|l| l.contains("AER") && l.contains("error") && !l.contains("enabled"))
-        .count();
-    all.number("aer", aer as f64, "kernel log");
 }
 
 fn card(index: usize, gpu: &Gpu) -> Scope {
@@ -198,6 +212,7 @@ fn card(index: usize, gpu: &Gpu) -> Scope {
     scope.list("gpu.throttle", gpu.throttle.clone(), NVML);
     let numbers = [
         ("gpu.temperature", gpu.temperature),
+        ("gpu.memory_temperature", gpu.memory_temperature),
         ("gpu.pcie_width", gpu.pcie_width),
         ("gpu.pcie_max_width", gpu.pcie_max_width),
         ("gpu.pcie_generation", gpu.pcie_generation),
@@ -207,6 +222,16 @@ fn card(index: usize, gpu: &Gpu) -> Scope {
         if let Some(value) = value {
             scope.number(name, f64::from(value), NVML);
         }
+    }
+    if let (Some(now), Some(limit)) = (gpu.memory_temperature, gpu.memory_temperature_limit) {
+        scope.number("gpu.memory_limit", f64::from(limit), NVML);
+        scope.number("gpu.memory_headroom", f64::from(limit) - f64::from(now), NVML);
+    }
+    if let Some(on) = gpu.persistence {
+        // A display or a process keeps the driver loaded as well.
+        let held = gpu.display || !gpu.processes.is_empty();
+        scope.flag("gpu.persistence", on, NVML);
+        scope.flag("gpu.unloads", !on && !held, NVML);
     }
     if let Some(errors) = gpu.ecc_uncorrected {
         scope.number("gpu.ecc_uncorrected", errors as f64, NVML);

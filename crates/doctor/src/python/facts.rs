@@ -1,7 +1,7 @@
 //! The environment's facts, named for the rules.
 
 use super::dist::{self, Dist, Found};
-use super::{Environment, binaries, installed, layers, torch};
+use super::{Environment, binaries, flash_attn, installed, layers, torch};
 use crate::facts::{Gpu, Machine, read_bytes, read_text};
 use crate::stack::index::Index;
 use crate::table::{Scope, Table};
@@ -80,6 +80,7 @@ pub fn gather(
     installed::installed(machine, environment, &found, table);
     layers::metadata(environment, &found, table);
     layers::bytes(machine, environment, &found, torch_site.as_deref(), gpus, table);
+    flash_attn::facts(machine, environment, &mut table.all);
     installed::scripts(machine, environment, table);
     found
 }

@@ -3,6 +3,7 @@
 pub mod binaries;
 pub mod dist;
 pub mod facts;
+mod flash_attn;
 mod installed;
 mod layers;
 pub mod locate;

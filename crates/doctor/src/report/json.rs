@@ -19,7 +19,7 @@ pub fn json(diagnosis: &Diagnosis) -> Json {
     ]);
     let gpus: Vec<Json> = scopes(diagnosis, "gpu").iter().map(object).collect();
     machine.insert("gpus".into(), Json::Array(gpus));
-    let mut prospect = of(&["cublaslt", "nccl", "cpu"]);
+    let mut prospect = of(&["engine", "cublaslt", "nccl", "cpu", "gpu", "sizes"]);
     let tests: Vec<Json> = scopes(diagnosis, "self-test").iter().map(object).collect();
     prospect.insert("self_test".into(), Json::Array(tests));
     let python = match &diagnosis.environment {
@@ -33,6 +33,8 @@ pub fn json(diagnosis: &Diagnosis) -> Json {
                 "xformers",
                 "unsloth",
                 "nvidia",
+                "flash-attn",
+                "build",
             ]);
             let packages: Map<String, Json> = diagnosis
                 .found

@@ -16,10 +16,10 @@ pub struct Style {
     pub verbose: bool,
 }
 
-struct Page<'a> {
-    text: String,
-    style: Style,
-    diagnosis: &'a Diagnosis,
+pub(super) struct Page<'a> {
+    pub(super) text: String,
+    pub(super) style: Style,
+    pub(super) diagnosis: &'a Diagnosis,
 }
 
 /// Writes the page.
@@ -33,7 +33,7 @@ pub fn page(diagnosis: &Diagnosis, style: Style) -> String {
 }
 
 #[derive(Clone, Copy)]
-enum Mark {
+pub(super) enum Mark {
     Good,
     Note,
 }
@@ -43,7 +43,7 @@ impl Page<'_> {
         if self.style.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
     }
 
-    fn line(&mut self, mark: Mark, name: &str, text: &str) {
+    pub(super) fn line(&mut self, mark: Mark, name: &str, text: &str) {
         let mark = match mark {
             Mark::Good => self.paint("32", "✓"),
             Mark::Note => self.paint("2", "·"),
@@ -51,17 +51,17 @@ impl Page<'_> {
         let _ = writeln!(self.text, "  {mark} {name:<10} {}", clip(text, 400));
     }
 
-    fn head(&mut self, text: &str) {
+    pub(super) fn head(&mut self, text: &str) {
         let gap = if self.text.is_empty() { "" } else { "\n" };
         let text = self.paint("1", &clip(text, 300));
         let _ = writeln!(self.text, "{gap}{text}");
     }
 
-    fn fact(&self, name: &str) -> Option<String> {
+    pub(super) fn fact(&self, name: &str) -> Option<String> {
         self.diagnosis.table.all.get(name).map(|f| f.shown())
     }
 
-    fn number(&self, name: &str) -> Option<f64> {
+    pub(super) fn number(&self, name: &str) -> Option<f64> {
         number(&self.diagnosis.table.all, name)
     }
 
@@ -119,72 +119,6 @@ impl Page<'_> {
         self.findings(Group::Machine);
     }
 
-    fn prospect(&mut self) {
-        self.head("Prospect");
-        let broken = self.diagnosis.findings.iter().any(|f| {
-            f.severity == Severity::Error
-                && matches!(f.layer, Layer::Machine)
-                && matches!(f.group, Group::Machine | Group::Prospect)
-        });
-        let gpus = self.number("gpus").unwrap_or(0.0);
-        if gpus > 0.0 && !broken {
-            self.line(
-                Mark::Good,
-                "CUDA",
-                "usable; Prospect brings its own kernels and needs the driver alone",
-            );
-            match self.fact("cublaslt") {
-                Some(path) => self.line(Mark::Good, "cuBLASLt", &path),
-                None => self.line(
-                    Mark::Note,
-                    "cuBLASLt",
-                    "not found; Prospect multiplies with its own kernels, which are slower",
-                ),
-            }
-            if gpus > 1.0 {
-                match self.fact("nccl") {
-                    Some(path) => self.line(Mark::Good, "NCCL", &path),
-                    None => self.line(
-                        Mark::Note,
-                        "NCCL",
-                        "not found; it is needed for training on several cards at once",
-                    ),
-                }
-            }
-        }
-        match (self.number("cpu.largest_b"), self.fact("host.available_gib")) {
-            (Some(largest), Some(free)) if largest > 0.0 && (gpus == 0.0 || broken) => {
-                let text = format!(
-                    "training works here, for models up to about {largest}B parameters (4-bit weights, one sequence of 1,024 tokens, {free} GiB available)"
-                );
-                self.line(Mark::Good, "CPU", &text);
-            }
-            (Some(_), Some(free)) if gpus == 0.0 || broken => {
-                self.line(
-                    Mark::Note,
-                    "CPU",
-                    &format!("{free} GiB available is too little to train a useful model"),
-                );
-            }
-            _ => {}
-        }
-        if gpus == 0.0 {
-            let text = "a GPU would need compute capability 8.0 (RTX 30 series on) and driver 535.54.03; 24 GB train models up to about 20B";
-            self.line(Mark::Note, "GPU", text);
-        }
-        for test in self.diagnosis.self_tests.iter().filter(|t| t.passed) {
-            let share = test
-                .share_of_peak
-                .map_or(String::new(), |s| format!(", {:.0} % of the card's peak", s * 100.0));
-            self.line(
-                Mark::Good,
-                &test.component,
-                &format!("agrees with its reference ({}){share}", test.error),
-            );
-        }
-        self.findings(Group::Prospect);
-    }
-
     fn python(&mut self) {
         let Some(environment) = &self.diagnosis.environment else {
             self.head("Python stack");
@@ -223,7 +157,8 @@ impl Page<'_> {
             self.line(Mark::Good, "torch", &format!("built for CUDA {cuda}{architectures}"));
         }
         if self.fact("torch").is_some() && self.fact("flash-attn").is_none() {
-            self.line(Mark::Note, "attention", "flash-attn is not installed and not needed: torch's own attention has it since 2.2");
+            self.line(Mark::Note, "attention", "flash-attn is not installed and not needed: torch's own attention (SDPA) has it since 2.2");
+            self.flash_attn();
         }
         if self.style.verbose {
             let all: Vec<(String, String)> = self
@@ -247,7 +182,24 @@ impl Page<'_> {
         self.findings(Group::Python);
     }
 
-    fn findings(&mut self, group: Group) {
+    /// The prebuilt wheel of flash-attn, or what a build would take.
+    fn flash_attn(&mut self) {
+        let fact = |name: &str| self.fact(name).unwrap_or("?".into());
+        let (wheel, none) = (self.fact("flash-attn.wheel"), self.fact("flash-attn.no_wheel"));
+        if let Some(wheel) = wheel {
+            self.line(Mark::Note, "", &format!("the prebuilt wheel that fits: {wheel}"));
+        } else if let Some(why) = none {
+            let text = format!(
+                "no prebuilt wheel fits: {why}; a build needs nvcc ({}), ninja ({}) and 9 GiB a job, here MAX_JOBS={}",
+                fact("build.nvcc"),
+                fact("build.ninja"),
+                fact("build.jobs")
+            );
+            self.line(Mark::Note, "", &text);
+        }
+    }
+
+    pub(super) fn findings(&mut self, group: Group) {
         let findings: Vec<Finding> =
             self.diagnosis.findings.iter().filter(|f| f.group == group).cloned().collect();
         // A broken environment can have hundreds of equal findings: a page shows the first of each kind.

@@ -3,6 +3,7 @@
 //! A rule fires where its `when` holds over the facts; with `each`, once for every GPU, library, requirement and
 //! so on of which it holds. `{name}` in its texts is replaced by the fact of that name.
 
+pub mod checks;
 pub mod expression;
 
 use crate::finding::{Evidence, Finding, Layer, Mend, Severity};

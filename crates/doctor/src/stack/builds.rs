@@ -109,46 +109,81 @@ pub fn flash_attn_torch(flash_attn: &Version) -> &'static str {
     }
 }
 
-/// The prebuilt flash-attn wheel for a torch, its CUDA, its C++ ABI and a Python; or why there is none.
+/// A release of flash-attn with prebuilt wheels: version, CUDA tag, torch minors it is taken for here (each torch has the
+/// newest release that was built for it and runs on the oldest systems), Python minors, glibc its runner had.
+pub struct FlashWheels {
+    /// The release.
+    pub version: &'static str,
+    /// The CUDA tag in its wheels' names.
+    pub cuda: &'static str,
+    /// Minors of torch 2.
+    pub torch: &'static [u64],
+    /// Minors of Python 3.
+    pub python: std::ops::RangeInclusive<u64>,
+    /// glibc its extension asks for.
+    pub glibc: &'static str,
+}
+
+/// The releases whose wheels are named here, the newest first.
+pub const FLASH_WHEELS: &[FlashWheels] = &[
+    FlashWheels { version: "2.8.3", cuda: "12", torch: &[8, 7], python: 9..=13, glibc: "2.32" },
+    FlashWheels {
+        version: "2.7.4.post1",
+        cuda: "12",
+        torch: &[6, 5, 3, 2],
+        python: 9..=13,
+        glibc: "2.28",
+    },
+    FlashWheels { version: "2.6.3", cuda: "123", torch: &[4, 1, 0], python: 8..=12, glibc: "2.28" },
+];
+
+/// The prebuilt flash-attn wheel for a torch, its CUDA, its C++ ABI, a Python and, where known, a glibc; or why there is
+/// none.
 pub fn flash_attn_wheel(
     torch: &Version,
     cuda: Cuda,
     cxx11: bool,
     python: &Version,
+    glibc: Option<&Version>,
 ) -> Result<String, String> {
-    // version, CUDA tag, torch minors, Python minors: each torch has the newest release that was built for it.
-    const WHEELS: &[(&str, &str, &[u64], std::ops::RangeInclusive<u64>)] = &[
-        ("2.8.3", "12", &[8, 7], 9..=13),
-        ("2.7.4.post1", "12", &[6, 5, 3, 2], 9..=13),
-        ("2.6.3", "123", &[4, 1, 0], 8..=12),
-    ];
     let (major, minor) = short(torch).ok_or("torch has no version")?;
     let python_minor = short(python).map_or(0, |p| p.1);
-    let none = |why: String| Err(format!("no prebuilt flash-attn wheel: {why}"));
     if major != 2 {
-        return none(format!("none is built for torch {torch}"));
+        return Err(format!("none is built for torch {torch}"));
     }
     if cuda.0 != 12 {
-        return none(format!(
-            "the wheels listed here are for CUDA 12, torch {torch} is for CUDA {}.{}",
+        return Err(format!(
+            "those known are for CUDA 12, torch {torch} is for CUDA {}.{}",
             cuda.0, cuda.1
         ));
     }
-    let Some((version, tag, _, pythons)) = WHEELS.iter().find(|w| w.2.contains(&minor)) else {
-        return none(format!("none is known for torch 2.{minor}"));
+    let Some(wheels) = FLASH_WHEELS.iter().find(|w| w.torch.contains(&minor)) else {
+        return Err(format!("none is known for torch 2.{minor}"));
     };
+    let FlashWheels { version, cuda: tag, python: pythons, .. } = wheels;
     if !pythons.contains(&python_minor) {
-        return none(format!(
+        return Err(format!(
             "flash-attn {version} has wheels for Python 3.{} to 3.{}",
             pythons.start(),
             pythons.end()
         ));
+    }
+    let least = wheels.glibc.parse::<Version>().ok();
+    if let (Some(have), Some(least)) = (glibc, least)
+        && *have < least
+    {
+        return Err(format!("those of {version} ask for glibc {least}, this system has {have}"));
     }
     let abi = if cxx11 { "TRUE" } else { "FALSE" };
     let file = format!(
         "flash_attn-{version}+cu{tag}torch2.{minor}cxx11abi{abi}-cp3{python_minor}-cp3{python_minor}-linux_x86_64.whl"
     );
     Ok(format!("https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"))
+}
+
+/// The C++ ABI of torch's wheels on PyPI: the new one from 2.7 on.
+pub fn torch_is_cxx11(torch: &Version) -> bool {
+    short(torch).is_some_and(|short| short >= (2, 7))
 }
 
 fn short(version: &Version) -> Option<Short> {
@@ -189,19 +224,21 @@ mod tests {
     #[test]
     fn flash_attn_names_its_wheel_or_says_why_not() {
         let wheel =
-            flash_attn_wheel(&v("2.4.1"), (12, 1), false, &v("3.10")).expect("there is one");
+            flash_attn_wheel(&v("2.4.1"), (12, 1), false, &v("3.10"), None).expect("there is one");
         assert!(
             wheel.ends_with(
                 "flash_attn-2.6.3+cu123torch2.4cxx11abiFALSE-cp310-cp310-linux_x86_64.whl"
             )
         );
         let wheel =
-            flash_attn_wheel(&v("2.5.1"), (12, 4), false, &v("3.11")).expect("there is one");
+            flash_attn_wheel(&v("2.5.1"), (12, 4), false, &v("3.11"), None).expect("there is one");
         assert!(wheel.contains("2.7.4.post1+cu12torch2.5cxx11abiFALSE-cp311"));
+        let old = flash_attn_wheel(&v("2.8.0"), (12, 8), true, &v("3.12"), Some(&v("2.31")));
+        assert!(old.expect_err("an old glibc").contains("glibc 2.32"));
         for (torch, cuda, python) in
             [("2.10.0", (12, 8), "3.12"), ("2.14.1", (13, 0), "3.12"), ("2.4.1", (12, 1), "3.13")]
         {
-            assert!(flash_attn_wheel(&v(torch), cuda, true, &v(python)).is_err(), "{torch}");
+            assert!(flash_attn_wheel(&v(torch), cuda, true, &v(python), None).is_err(), "{torch}");
         }
     }
 }

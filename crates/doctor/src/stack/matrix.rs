@@ -1,18 +1,22 @@
 //! Which versions of a package take which versions of the others: computed from the index, releases with equal
 //! requirements in one row.
 
+use super::builds;
 use super::index::{Index, Release};
 use crate::error::{Error, Result};
 use crate::python::dist::normal;
 use crate::python::requirements::plain;
+use serde::Deserialize;
 
 /// A table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Matrix {
     /// The column heads.
     pub head: Vec<String>,
     /// The rows.
     pub rows: Vec<Vec<String>>,
+    /// What the numbers mean, behind a table that people read.
+    pub notes: Vec<String>,
 }
 
 /// How a table is written.
@@ -41,14 +45,103 @@ const COLUMNS: &[&str] = &[
     "huggingface-hub",
 ];
 
-/// The matrix of a package.
+/// What `imports` is computed from: made by `data/make_imports.py` from the wheels.
+const IMPORTS: &str = include_str!("../../data/imports.json");
+
+#[derive(Deserialize)]
+struct Imports {
+    date: String,
+    transformers: Vec<String>,
+    rows: Vec<ImportsOf>,
+}
+
+#[derive(Deserialize)]
+struct ImportsOf {
+    package: String,
+    version: String,
+    /// By release of transformers.
+    missing: Vec<Vec<String>>,
+}
+
+/// How many names a release of trl or peft imports from transformers that a release of that lacks.
+fn imports() -> Matrix {
+    let Ok(all) = serde_json::from_str::<Imports>(IMPORTS) else { return Matrix::default() };
+    let mut rows: Vec<(String, Vec<String>, String, String)> = Vec::new();
+    // Package, first and last of neighbouring releases, and what both lack of the newest transformers.
+    let mut names: Vec<(String, String, String, String)> = Vec::new();
+    for ImportsOf { package, version, missing } in all.rows {
+        let count = |lacks: &Vec<String>| match lacks.len() {
+            0 => ".".to_string(),
+            n => n.to_string(),
+        };
+        let cells: Vec<String> = missing.iter().map(count).collect();
+        if let Some(lacks) = missing.last().filter(|lacks| !lacks.is_empty()) {
+            let lacks = lacks.join(", ");
+            match names.last_mut() {
+                Some((name, _, last, same)) if *name == package && *same == lacks => {
+                    last.clone_from(&version);
+                }
+                _ => names.push((package.clone(), version.clone(), version.clone(), lacks)),
+            }
+        }
+        match rows.last_mut() {
+            Some((name, have, _, last)) if *name == package && *have == cells => *last = version,
+            _ => rows.push((package, cells, version.clone(), version)),
+        }
+    }
+    let span = |first: String, last: String| {
+        if first == last { first } else { format!("{first} .. {last}") }
+    };
+    let rows = rows.into_iter().map(|(package, cells, first, last)| {
+        std::iter::once(format!("{package} {}", span(first, last))).chain(cells).collect()
+    });
+    let newest = all.transformers.last().cloned().unwrap_or_default();
+    let mut notes = vec![
+        format!("Names imported from transformers, at the top of a file and unconditionally, that the release lacks; computed from the wheels on {}.", all.date),
+        "A number says that something in the package fails to import, not that the package does: a file may be imported late or never.".into(),
+    ];
+    notes.extend(names.into_iter().map(|(package, first, last, lacks)| {
+        format!("{package} {} under {newest} lacks {lacks}", span(first, last))
+    }));
+    let head = std::iter::once("imports".to_string()).chain(all.transformers).collect();
+    Matrix { head, rows: rows.collect(), notes }
+}
+
+/// flash-attn's prebuilt wheels, which no metadata names.
+fn flash_attn() -> Matrix {
+    let head = ["flash-attn", "torch", "CUDA tag", "python", "glibc"].map(String::from).to_vec();
+    let rows = builds::FLASH_WHEELS.iter().map(|wheels| {
+        let torch: Vec<String> = wheels.torch.iter().map(|minor| format!("2.{minor}")).collect();
+        let python = format!("3.{} .. 3.{}", wheels.python.start(), wheels.python.end());
+        vec![
+            wheels.version.to_string(),
+            torch.join(" "),
+            format!("cu{}", wheels.cuda),
+            python,
+            wheels.glibc.to_string(),
+        ]
+    });
+    let notes = vec![
+        "Of the prebuilt wheels on GitHub, the one taken for each torch; PyPI has sources alone.".into(),
+        "A name: flash_attn-VERSION+CUDAtorchX.Ycxx11abi{TRUE,FALSE}-cp312-cp312-linux_x86_64.whl; TRUE from torch 2.7 on.".into(),
+        "No wheel fits torch 2.9 and newer here, or CUDA 13. A build needs nvcc, ninja and about 9 GB of memory a job (MAX_JOBS); torch's own attention (SDPA) has FlashAttention-2 since 2.2.".into(),
+    ];
+    Matrix { head, rows: rows.collect(), notes }
+}
+
+/// The matrix of a package; `imports` is that of the imports between wheels, which metadata do not tell.
 pub fn matrix(index: &Index, name: &str) -> Result<Matrix> {
     let name = normal(name);
+    match name.as_str() {
+        "imports" => return Ok(imports()),
+        "flash-attn" => return Ok(flash_attn()),
+        _ => {}
+    }
     if !index.has(&name) {
         let names: Vec<&str> = index.names().collect();
         return Err(Error::input(
             format!("no matrix of '{name}'"),
-            format!("the index knows {}", names.join(", ")),
+            format!("the index knows imports, {}", names.join(", ")),
         ));
     }
     let releases = index.releases(&name);
@@ -77,7 +170,7 @@ pub fn matrix(index: &Index, name: &str) -> Result<Matrix> {
         };
         std::iter::once(versions).chain(cells).collect()
     });
-    Ok(Matrix { head, rows: rows.collect() })
+    Ok(Matrix { head, rows: rows.collect(), notes: Vec::new() })
 }
 
 /// What a release asks of another package: without an extra, or else `(extra)`.
@@ -123,7 +216,11 @@ impl Matrix {
             Format::Markdown => {
                 let rule = format!("|{}\n", "---|".repeat(self.head.len()));
                 let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
-                line(&self.head) + &rule + &self.rows.iter().map(line).collect::<String>()
+                let notes = self.notes.iter().map(|note| format!("\n{note}\n"));
+                line(&self.head)
+                    + &rule
+                    + &self.rows.iter().map(line).collect::<String>()
+                    + &notes.collect::<String>()
             }
             Format::Text => {
                 let width =
@@ -134,7 +231,9 @@ impl Matrix {
                         row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
                     cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
                 };
-                lines.map(line).collect()
+                let gap = if self.notes.is_empty() { "" } else { "\n" };
+                let notes = self.notes.iter().map(|note| format!("{note}\n"));
+                lines.map(line).collect::<String>() + gap + &notes.collect::<String>()
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The install script of a profile, in the right order: driver, interpreter, one locked set, the flash-attn wheel
 //! that fits, the doctor, one small step.
 
+use super::builds;
 use super::profiles::Profile;
 use std::fmt::Write;
 
@@ -41,6 +42,13 @@ pub fn show(profile: &Profile, format: Format, flash: bool) -> String {
             let _ = writeln!(text, "RUN uv pip install --system --no-cache --no-deps '{wheel}'");
         }
         let _ = writeln!(text, "RUN {}", smoke("python"));
+        let _ = write!(
+            text,
+            "# On the host, before it runs: the driver, and the image's bytes against driver and card.\n\
+             #   nvidia-smi --query-gpu=driver_version --format=csv,noheader\n\
+             #   prospect doctor --root UNPACKED_IMAGE --python /usr/local --gpu 'RTX 3090' --driver {}\n",
+            profile.driver
+        );
         return text;
     }
     let _ = write!(
@@ -85,7 +93,8 @@ pub fn show(profile: &Profile, format: Format, flash: bool) -> String {
         None => {
             let _ = write!(
                 text,
-                "\n# 4. flash-attn is left out: torch's own attention has it since 2.2.\n"
+                "\n# 4. flash-attn is left out: torch's own attention has it since 2.2.\n#    {}\n",
+                with_it(profile, install)
             );
         }
     }
@@ -97,6 +106,29 @@ pub fn show(profile: &Profile, format: Format, flash: bool) -> String {
         smoke(interpreter)
     );
     text
+}
+
+/// How flash-attn would be added: the command with the one wheel that fits, or why there is none.
+fn with_it(profile: &Profile, install: &str) -> String {
+    match &profile.flash_attn {
+        Some(wheel) => format!("With it: {install} --no-deps '{wheel}'"),
+        None => {
+            let version = |text: &str| text.parse::<pep440_rs::Version>().ok();
+            let torch = profile.version("torch").and_then(|v| version(&v.to_string()));
+            let why = match (torch, version(&profile.python)) {
+                (Some(torch), Some(python)) => {
+                    let cuda = builds::torch_cuda(&torch).unwrap_or_default();
+                    let cxx11 = builds::torch_is_cxx11(&torch);
+                    builds::flash_attn_wheel(&torch, cuda, cxx11, &python, None).err()
+                }
+                _ => None,
+            };
+            let why = why.unwrap_or_else(|| "none was chosen".into());
+            format!(
+                "No prebuilt wheel fits: {why}; a build needs nvcc, ninja and 9 GB of memory a job."
+            )
+        }
+    }
 }
 
 fn driver_check(least: &str) -> String {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 
+use super::aside::Copies;
 use super::gemm::Gemm;
 use super::launch::Loaded;
 use crate::error::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Cuda {
     context: sys::CUcontext,
     /// All kernels and copies that belong to a step.
     stream: sys::CUstream,
+    /// Copies beside the computation.
+    pub(super) copies: Copies,
     pub(super) modules: Mutex<HashMap<&'static str, Loaded>>,
     gemm: Gemm,
     /// The first error of a call that cannot return one.
@@ -111,6 +114,7 @@ impl Cuda {
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             check("cuStreamCreate", sys::cuStreamCreate(&mut stream, flags))?;
             Ok(Cuda {
+                copies: Copies::new()?,
                 gemm: Gemm::new(&properties)?,
                 properties,
                 device,
@@ -191,6 +195,7 @@ impl Drop for Cuda {
         unsafe {
             let _ = sys::cuCtxSetCurrent(self.context);
             let _ = sys::cuStreamSynchronize(self.stream);
+            self.copies.release();
             self.gemm.release();
             let _ = sys::cuStreamDestroy_v2(self.stream);
             let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
@@ -232,18 +237,23 @@ unsafe fn properties(device: sys::CUdevice, version: i32) -> Result<Properties> 
     })
 }
 
+const AFTER_UPDATE: &str = "the driver's kernel module and library may differ after an update: restart the machine; `prospect doctor` looks closer";
+
 /// The driver's answer as an error that a person can act on.
 pub(crate) fn check(call: &'static str, result: CUresult) -> Result<()> {
     let hint = match result {
         CUresult::CUDA_SUCCESS => return Ok(()),
+        _ if call == "cuMemHostRegister" => {
+            "the host has too little memory to spare for what waits there: close other programs, or lower data.max_length"
+        }
         CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             "other programs hold the GPU's memory (see `nvidia-smi`); close them, or lower memory_limit"
         }
-        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
-        | CUresult::CUDA_ERROR_SYSTEM_NOT_READY
-        | CUresult::CUDA_ERROR_UNKNOWN => {
-            "the driver's kernel module and library may differ after an update: restart the machine; `prospect doctor` looks closer"
+        CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH | CUresult::CUDA_ERROR_SYSTEM_NOT_READY => {
+            AFTER_UPDATE
         }
+        // Later it is how a GPU that fell off its bus is told.
+        CUresult::CUDA_ERROR_UNKNOWN if call == "cuInit" => AFTER_UPDATE,
         CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
         | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
         | CUresult::CUDA_ERROR_INVALID_PTX => {

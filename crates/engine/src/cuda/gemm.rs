@@ -11,7 +11,7 @@
 
 use crate::cuda::blas::{Blas, Failure};
 use crate::cuda::libraries::Surroundings;
-use crate::cuda::{Cuda, Properties};
+use crate::cuda::{Cuda, Library, Properties};
 use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -139,6 +139,13 @@ impl Gemm {
     /// Who computes products that both can.
     pub fn backend(&self) -> Backend {
         if self.blas.is_some() { Backend::CublasLt } else { Backend::Own }
+    }
+
+    /// The library, if it computes; else why it does not.
+    pub fn library(&self) -> std::result::Result<Library, &str> {
+        let Some(blas) = &self.blas else { return Err(&self.reason) };
+        let (major, minor, patch) = blas.version();
+        Ok(Library { version: format!("{major}.{minor}.{patch}"), path: blas.path().to_path_buf() })
     }
 
     /// Who computes, and from where: what decides the bytes of products, in words.

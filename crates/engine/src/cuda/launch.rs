@@ -29,8 +29,9 @@ pub(super) struct Loaded {
     functions: HashMap<&'static str, Function>,
 }
 
+/// A kernel as it is launched.
 #[derive(Clone, Copy)]
-struct Function {
+pub(super) struct Function {
     handle: sys::CUfunction,
     threads: u32,
     shared: u32,
@@ -94,7 +95,7 @@ impl Cuda {
         if grid.contains(&0) {
             return Ok(());
         }
-        let function = self.function(module, kernel)?;
+        let function = self.load(module, kernel)?;
         let mut pointers = [std::ptr::null_mut::<c_void>(); 32];
         assert!(args.len() <= pointers.len(), "{kernel} takes {} arguments", args.len());
         for (pointer, arg) in pointers.iter_mut().zip(args) {
@@ -115,7 +116,8 @@ impl Cuda {
         check("cuLaunchKernel", result)
     }
 
-    fn function(&self, module: &Module, kernel: &'static str) -> Result<Function> {
+    /// A kernel, its file compiled by the driver when it is first needed.
+    pub(super) fn load(&self, module: &Module, kernel: &'static str) -> Result<Function> {
         self.make_current()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = match modules.get(module.name) {

@@ -22,6 +22,8 @@ pub(crate) struct Wanted {
     pub(crate) variable: &'static str,
     /// Folders of `site-packages/nvidia` it may be in.
     pub(crate) wheels: &'static [&'static str],
+    /// What brings it where it is missing.
+    pub(crate) hint: &'static str,
 }
 
 /// NVIDIA's matrix products.
@@ -31,6 +33,7 @@ pub(crate) const CUBLASLT: Wanted = Wanted {
     majors: &[13, 12],
     variable: "PROSPECT_CUBLASLT",
     wheels: &["cu13", "cublas"],
+    hint: "`prospect doctor --fetch cublas` gets it",
 };
 
 /// The value of an environment variable by its name.
@@ -150,6 +153,7 @@ fn site_packages(around: &Surroundings) -> Vec<PathBuf> {
 pub(crate) struct Missing {
     name: &'static str,
     variable: &'static str,
+    hint: &'static str,
     looked: Vec<(String, String)>,
 }
 
@@ -159,7 +163,7 @@ impl fmt::Display for Missing {
         for (place, reason) in &self.looked {
             write!(f, "\n  {place}: {reason}")?;
         }
-        write!(f, "\n  hint: install the wheel nvidia-cublas, or set {} to the file", self.variable)
+        write!(f, "\n  hint: {}, or set {} to the file", self.hint, self.variable)
     }
 }
 
@@ -202,7 +206,7 @@ pub(crate) fn load<T>(
             }
         });
     }
-    Err(Missing { name: wanted.name, variable: wanted.variable, looked })
+    Err(Missing { name: wanted.name, variable: wanted.variable, hint: wanted.hint, looked })
 }
 
 /// The file names to try under a driver, newest first.

@@ -4,10 +4,12 @@
 //! stream through [`Cuda::launch`]. Everything is ordered by that stream, so a tensor may be dropped while kernels
 //! that use it wait. An error that a GPU reports late is kept and returned by the next call that can fail.
 
+mod aside;
 mod blas;
 mod context;
 pub mod gemm;
 mod host;
+mod inspect;
 mod launch;
 mod libraries;
 #[cfg(test)]
@@ -17,4 +19,5 @@ mod tests;
 pub(crate) use context::check;
 pub use context::{Cuda, Properties};
 pub(crate) use host::DeviceMemory;
+pub use inspect::{Compiled, Library, cublaslt_places, library_folder, nccl};
 pub(crate) use launch::{Arg, Module};

@@ -28,6 +28,16 @@ impl Ledger {
         work.traffic += traffic;
     }
 
+    /// Adds what another one wrote down.
+    pub fn add(&mut self, other: &Ledger) {
+        for (op, work) in &other.ops {
+            let sum = self.ops.entry(op).or_default();
+            sum.calls += work.calls;
+            sum.flops += work.flops;
+            sum.traffic += work.traffic;
+        }
+    }
+
     /// Every op that was called, by name.
     pub fn ops(&self) -> &BTreeMap<&'static str, Work> {
         &self.ops

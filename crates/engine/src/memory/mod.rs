@@ -3,3 +3,4 @@
 pub mod arena;
 pub mod budget;
 pub mod ledger;
+pub mod offload;

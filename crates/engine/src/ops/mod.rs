@@ -8,6 +8,7 @@ pub mod embedding;
 pub mod rms_norm;
 
 pub mod cast;
+pub mod int8;
 pub mod matmul;
 pub mod nf4;
 
@@ -16,7 +17,9 @@ pub mod rope;
 pub mod attention;
 
 pub mod add;
+pub mod columns;
 pub mod gated_mlp;
+pub mod scale;
 
 pub mod dora;
 pub mod dropout;
@@ -30,7 +33,6 @@ use crate::error::{Error, Result};
 use crate::tensor::View;
 
 /// Every file of kernels there is, for the test of their launch tables and for the self-test.
-#[cfg(test)]
 pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
     let mut all = vec![
         &embedding::cuda::MODULE,
@@ -40,8 +42,11 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &matmul::cuda::BACKWARD_INPUT,
         &matmul::cuda::BACKWARD_WEIGHT,
         &nf4::cuda::MODULE,
+        &int8::cuda::MODULE,
         &rope::cuda::MODULE,
         &add::cuda::MODULE,
+        &columns::cuda::MODULE,
+        &scale::cuda::MODULE,
         &gated_mlp::cuda::MODULE,
         &dora::cuda::MODULE,
         &dropout::cuda::MODULE,

@@ -8,10 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::CONFIG;
 use crate::error::{Error, Result};
-use crate::lora::LoraConfig;
 use crate::lora::start::Start;
 use crate::lora::targets::{Names, Pattern, Targets};
-use crate::weights::Linear;
+use crate::lora::{Adapter, LoraConfig};
 
 /// Fields that are read below.
 const READ: [&str; 14] = [
@@ -274,7 +273,8 @@ fn refuse_what_is_not_computed(it: &Fields<'_>) -> Result<()> {
 
 /// What stands in `adapter_config.json` of an adapter that was trained on `base`. Where the base lost a part, that of
 /// the difference, of twice the rank.
-pub fn config_json(lora: &LoraConfig, base: &str) -> Value {
+pub fn config_json(adapter: &Adapter, base: &str) -> Value {
+    let lora = &adapter.config;
     // Twice the rank has the same scale with twice the numerator, or under rsLoRA with the root of 2 times it.
     let (times, alpha_times) = match (lora.start.changes_base(), lora.use_rslora) {
         (false, _) => (1, 1.0),
@@ -325,10 +325,7 @@ pub fn config_json(lora: &LoraConfig, base: &str) -> Value {
         "rank_pattern": ranks,
         "revision": null,
         "target_modules": match &lora.target_modules {
-            Targets::AllLinear => {
-                let last = |linear: &Linear| linear.path().split('.').next_back().map(str::to_owned);
-                json!(Linear::ALL.iter().filter_map(last).collect::<Vec<String>>())
-            }
+            Targets::AllLinear => json!(adapter.modules()),
             Targets::Named(named) => names(named),
         },
         "task_type": "CAUSAL_LM",

@@ -4,6 +4,8 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod quantized;
+
 use super::*;
 use crate::config::ModelConfig;
 use crate::decoder::Model;
@@ -38,7 +40,13 @@ impl Folder {
             let stored = Checkpoint::open_file(&path).unwrap();
             let copy = |name: &str| {
                 let stored = stored.get(name).unwrap();
-                let dtype = if stored.dtype == Dtype::F32 { "F32" } else { "BF16" };
+                let dtype = match stored.dtype {
+                    Dtype::F32 => "F32",
+                    Dtype::F16 => "F16",
+                    Dtype::U8 => "U8",
+                    Dtype::I8 => "I8",
+                    _ => "BF16",
+                };
                 (name.to_owned(), dtype, stored.shape.to_vec(), stored.bytes.to_vec())
             };
             stored.names().map(copy).collect()
@@ -73,9 +81,13 @@ impl Folder {
 
     /// Loads it as a run does: first on `plan`, then with as many bytes as that took.
     fn load(&self) -> Result<()> {
+        self.load_as(&[Quantization::None, Quantization::Nf4 { double_quant: true }])
+    }
+
+    fn load_as(&self, forms: &[Quantization]) -> Result<()> {
         let config = ModelConfig::load(self.path())?;
         let checkpoint = Checkpoint::open(self.path())?;
-        for quantization in [Quantization::None, Quantization::Nf4 { double_quant: true }] {
+        for quantization in forms.iter().copied() {
             let on = |device: &engine::device::Device| {
                 weights::load(device, &config, Some(&checkpoint), quantization, Storage::Bf16)
             };
@@ -281,14 +293,14 @@ fn a_broken_quantization_state_is_refused() {
         model.layers.0.mlp.down_proj.weight in 'FOLDER' has blocks of 63
           hint: bitsandbytes knows powers of two from 32 to 4096"#]]);
     state("\"nf4\"", "\"int\"").refused(expect![[r#"
-        model.layers.0.mlp.down_proj.weight in 'FOLDER' is int of shape [32, 64], config.json asks for [32, 64]
+        model.layers.0.mlp.down_proj.weight in 'FOLDER' has a quantization state of nf4 that says int
           hint: download the checkpoint again"#]]);
     state("\"nested_blocksize\": 256", "\"nested_blocksize\": 128").refused(expect![[r#"
         model.layers.0.mlp.down_proj.weight in 'FOLDER' has nested blocks of 128
           hint: bitsandbytes writes 256"#]]);
     state("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4").refused(expect![[r#"
-        model.layers.0.mlp.down_proj.weight in 'FOLDER' is stored as fp4
-          hint: take a checkpoint in nf4 or bf16; with bf16, model.quantization = "nf4" quantizes it on load"#]]);
+        model.layers.0.mlp.down_proj.weight in 'FOLDER' has a quantization state of fp4 that says nf4
+          hint: download the checkpoint again"#]]);
 }
 
 #[test]

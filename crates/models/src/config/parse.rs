@@ -1,27 +1,20 @@
 //! `config.json` to [`ModelConfig`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use data::files;
 use engine::ops::gated_mlp::Activation;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::families::{Bias, FAMILIES, Family, SLIDING_WINDOW, SUPPORTED, Window};
-use super::{ModelConfig, Rope, RopeScaling};
+use super::families::{AttentionScale, Bias, Cap, FAMILIES, Family, Multiplier, SUPPORTED};
+use super::quantization::{foreign_method, instead_of};
+use super::source::Source;
+use super::{ModelConfig, keys, layers, rotary};
 use crate::error::{Error, Result};
 
-/// The largest size a field may have: no model is near it.
-const MAX: u64 = 1 << 24;
 /// The most blocks a model may have.
 const MAX_LAYERS: usize = 1 << 12;
 /// The most bytes a model may have in f32: sizes of tensors and sums of them fit a usize.
 const MAX_BYTES: f64 = (1u64 << 52) as f64;
-
-/// `config.json` with its path, for messages.
-struct Source {
-    path: PathBuf,
-    fields: Map<String, Value>,
-}
 
 pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
     let path = folder.join("config.json");
@@ -31,12 +24,10 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
             "model.path is a folder as Hugging Face writes it, with config.json, safetensors and tokenizer.json",
         ));
     }
-    let source = Source { fields: object(&path)?, path };
-    let mut config = source.config()?;
+    let mut config = Source::open(&path)?.config()?;
     let generation = folder.join("generation_config.json");
     if generation.exists() {
-        let generation = Source { fields: object(&generation)?, path: generation };
-        let ids = generation.token_ids("eos_token_id")?;
+        let ids = Source::open(&generation)?.token_ids("eos_token_id")?;
         if !ids.is_empty() {
             config.eos_token_ids = ids;
         }
@@ -44,71 +35,76 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    let text = files::read_to_string(path)?;
-    match serde_json::from_str(&text) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(Error::input(
-            format!("{} is not a JSON object", path.display()),
-            "download it again",
-        )),
-        Err(error) => Err(Error::input(
-            format!("{}:{}:{} is not JSON: {error}", path.display(), error.line(), error.column()),
-            "download it again; it may be cut short or be a Git LFS pointer",
-        )),
-    }
+pub(super) fn from_json(text: &str) -> Result<ModelConfig> {
+    Source::parse(Path::new("config.json"), text)?.config()
 }
 
 impl Source {
     fn config(&self) -> Result<ModelConfig> {
         let family = self.family()?;
-        let hidden_size = self.size("hidden_size")?;
-        let num_attention_heads = self.size("num_attention_heads")?;
-        let num_hidden_layers = self.size("num_hidden_layers")?;
+        let defaults = &family.defaults;
+        let hidden_size = self.size("hidden_size", defaults.hidden_size)?;
+        let num_attention_heads = self.size("num_attention_heads", defaults.num_attention_heads)?;
+        let num_hidden_layers = self.size("num_hidden_layers", defaults.num_hidden_layers)?;
         if num_hidden_layers > MAX_LAYERS {
             let text = format!("num_hidden_layers = {num_hidden_layers} is above {MAX_LAYERS}");
             return Err(self.wrong(text, "download config.json again"));
         }
-        let head_dim = match (self.optional_size("head_dim")?, family.head_dim) {
+        let head_dim = match (self.optional_size("head_dim")?, defaults.head_dim) {
             (Some(head_dim), _) | (None, Some(head_dim)) => head_dim,
             (None, None) => hidden_size / num_attention_heads,
         };
-        let max_position_embeddings = self
-            .optional_size("max_position_embeddings")?
-            .unwrap_or(family.max_position_embeddings);
+        let max_position_embeddings =
+            self.size("max_position_embeddings", defaults.max_position_embeddings)?;
+        let turns = layers::turns(self, family, num_hidden_layers)?;
+        let windows = layers::windows(self, family, &turns)?;
+        let (ropes, layer_ropes) =
+            rotary::of_layers(self, family, head_dim, max_position_embeddings, &turns, &windows)?;
         let config = ModelConfig {
             model_type: family.model_type.to_owned(),
             hidden_size,
-            intermediate_size: self.size("intermediate_size")?,
+            intermediate_size: self.size("intermediate_size", defaults.intermediate_size)?,
             num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: match self.optional_size("num_key_value_heads")? {
-                None if self.lacks("num_key_value_heads") => family.num_key_value_heads,
+                None if self.lacks("num_key_value_heads") => defaults.num_key_value_heads,
                 heads => heads,
             }
             .unwrap_or(num_attention_heads),
             head_dim,
-            vocab_size: self.size("vocab_size")?,
-            rms_norm_eps: self.number("rms_norm_eps", 1e-6)? as f32,
-            rope: self.rope(max_position_embeddings)?,
+            vocab_size: self.size("vocab_size", defaults.vocab_size)?,
+            rms_norm_eps: self.number("rms_norm_eps", defaults.rms_norm_eps)? as f32,
+            ropes,
+            layer_ropes,
             max_position_embeddings,
-            tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
+            tie_word_embeddings: self.flag("tie_word_embeddings", defaults.tie_word_embeddings)?,
+            fused_linears: family.fused_linears,
             qkv_bias: self.bias(&family.qkv_bias)?,
             o_bias: self.bias(&family.o_bias)?,
             mlp_bias: self.bias(&family.mlp_bias)?,
+            norms: family.norms,
+            norm_offset: family.norm_offset,
             qk_norm: family.qk_norm,
-            windows: self.windows(family, num_hidden_layers)?,
-            activation: self.activation()?,
-            eos_token_ids: match family.eos_token_id {
+            windows: windows.into_iter().map(|window| window.size).collect(),
+            activation: self.activation(family)?,
+            attention_scale: self.attention_scale(family, head_dim)?,
+            attention_soft_cap: self.cap(&family.attention_cap)?,
+            final_soft_cap: self.cap(&family.final_cap)?,
+            embedding_multiplier: self.multiplier(&family.embedding, hidden_size)?,
+            residual_multiplier: self.multiplier(&family.residual, hidden_size)?,
+            logits_scale: 1.0 / self.multiplier(&family.logits_divisor, hidden_size)?,
+            eos_token_ids: match defaults.eos_token_id {
                 Some(id) if self.lacks("eos_token_id") => vec![id],
                 _ => self.token_ids("eos_token_id")?,
             },
         };
-        self.check(&config)?;
+        self.check(family, &config)?;
+        family.unread.iter().for_each(|key| self.know(key));
+        keys::refuse_unknown(self, family.model_type)?;
         Ok(config)
     }
 
-    fn check(&self, config: &ModelConfig) -> Result<()> {
+    fn check(&self, family: &Family, config: &ModelConfig) -> Result<()> {
         let ModelConfig {
             num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, ..
         } = *config;
@@ -141,38 +137,26 @@ impl Source {
             let text = format!("rms_norm_eps = {} is not from 0 to below 1", config.rms_norm_eps);
             return Err(self.wrong(text, "download config.json again"));
         }
-        for (key, value) in
-            [("attention_dropout", 0.0), ("pretraining_tp", 1.0), ("partial_rotary_factor", 1.0)]
-        {
-            // None of them changes what Prospect computes at these values; at others it would.
-            if self.number(key, value)? != value {
-                let text = format!("{key} = {} is not supported", self.fields[key]);
-                return Err(self.wrong(text, format!("Prospect computes with {key} = {value}")));
+        for key in family.without {
+            if self.flag(key, false)? {
+                let text = format!("{key} = true is not supported");
+                return Err(self.wrong(text, format!("Prospect computes with {key} = false")));
             }
         }
         self.check_quantization()
     }
 
-    /// The tensors of a 4-bit checkpoint say themselves how they are stored; of other methods the names alone
-    /// would be understood.
+    /// Of other methods than bitsandbytes the names of tensors alone would be understood.
     fn check_quantization(&self) -> Result<()> {
         let Some(Value::Object(quantization)) = self.fields.get("quantization_config") else {
             return Ok(());
         };
-        let method = quantization.get("quant_method").and_then(Value::as_str).unwrap_or("?");
-        let text = match (method, quantization.get("load_in_8bit")) {
-            ("bitsandbytes", Some(Value::Bool(true))) => "bitsandbytes in 8 bits",
-            ("bitsandbytes", _) => return Ok(()),
-            (method, _) => method,
-        };
-        Err(self.wrong(
-            format!("the weights are quantized by {text}"),
-            "Prospect reads bitsandbytes in nf4; take the model in bf16, which model.quantization = \"nf4\" quantizes on load",
-        ))
+        let Some(method) = foreign_method(quantization) else { return Ok(()) };
+        Err(self.wrong(format!("the weights are quantized by {method}"), instead_of(method)))
     }
 
     fn family(&self) -> Result<&'static Family> {
-        let Some(Value::String(model_type)) = self.fields.get("model_type") else {
+        let Some(Value::String(model_type)) = self.get("model_type") else {
             return Err(self.wrong(
                 "model_type is missing".to_owned(),
                 format!("Prospect knows {}", SUPPORTED.join(", ")),
@@ -189,104 +173,21 @@ impl Source {
         })
     }
 
-    fn rope(&self, max_position_embeddings: usize) -> Result<Rope> {
-        let nothing = Map::new();
-        // transformers 5 puts all of it into rope_parameters, 4 had rope_theta and rope_scaling.
-        let table = |key: &str| match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            Some(other) => Err(self
-                .wrong(format!("{key} = {other} is not an object"), "download config.json again")),
-        };
-        let parameters = match table("rope_parameters")? {
-            Some(parameters) => parameters,
-            None => table("rope_scaling")?.unwrap_or(&nothing),
-        };
-        let within = Source { path: self.path.clone(), fields: parameters.clone() };
-        if within.number("partial_rotary_factor", 1.0)? != 1.0 {
-            let text = format!(
-                "partial_rotary_factor = {} is not supported",
-                parameters["partial_rotary_factor"]
-            );
-            return Err(self.wrong(text, "Prospect computes with partial_rotary_factor = 1"));
-        }
-        let theta = within.number("rope_theta", self.number("rope_theta", 10_000.0)?)?;
-        let kind = ["rope_type", "type"]
-            .iter()
-            .find_map(|key| parameters.get(*key))
-            .and_then(Value::as_str);
-        let scaling = match kind.unwrap_or("default") {
-            "default" => RopeScaling::Default,
-            "linear" => RopeScaling::Linear { factor: within.required("factor")? },
-            "llama3" => RopeScaling::Llama3 {
-                factor: within.required("factor")?,
-                low_freq_factor: within.required("low_freq_factor")?,
-                high_freq_factor: within.required("high_freq_factor")?,
-                original_max_position_embeddings: within
-                    .number("original_max_position_embeddings", max_position_embeddings as f64)?,
-            },
-            other => {
-                return Err(self.wrong(
-                    format!("rope_type = \"{other}\" is not known"),
-                    "Prospect knows default, linear and llama3",
-                ));
-            }
-        };
-        if theta <= 0.0
-            || matches!(scaling, RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } if factor <= 0.0)
-        {
-            return Err(self.wrong(
-                "rope_theta or its factor is not above 0".to_owned(),
-                "download config.json again",
-            ));
-        }
-        Ok(Rope { theta, scaling })
-    }
-
-    fn windows(&self, family: &Family, layers: usize) -> Result<Vec<Option<usize>>> {
-        let window = match self.optional_size("sliding_window")? {
-            None if self.lacks("sliding_window") => Some(SLIDING_WINDOW),
-            window => window,
-        };
-        let sliding: Vec<bool> = match family.window {
-            Window::Never => vec![false; layers],
-            Window::Always => vec![true; layers],
-            Window::UpperLayers if !self.flag("use_sliding_window", false)? => vec![false; layers],
-            Window::UpperLayers => match self.fields.get("layer_types") {
-                Some(Value::Array(types)) if types.len() == layers => {
-                    types.iter().map(|kind| kind == "sliding_attention").collect()
-                }
-                Some(Value::Array(types)) => {
-                    let text = format!(
-                        "layer_types names {} layers, num_hidden_layers is {layers}",
-                        types.len()
-                    );
-                    return Err(self.wrong(text, "download config.json again"));
-                }
-                _ => {
-                    let first = self.optional_size("max_window_layers")?.unwrap_or(28);
-                    (0..layers).map(|layer| layer >= first).collect()
-                }
-            },
-        };
-        Ok(sliding.into_iter().map(|sliding| window.filter(|_| sliding)).collect())
-    }
-
-    fn activation(&self) -> Result<Activation> {
-        let name = ["hidden_act", "hidden_activation"].iter().find_map(|key| self.fields.get(*key));
-        match name.map_or(Some("silu"), Value::as_str) {
-            Some("silu" | "swish") => Ok(Activation::Silu),
-            Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+    fn activation(&self, family: &Family) -> Result<Activation> {
+        let (key, default) = family.activation;
+        // Families that read one of the keys leave the other in their config.json for older code.
+        self.know("hidden_act");
+        self.know("hidden_activation");
+        let name = self.get(key);
+        match name.map(Value::as_str) {
+            None => Ok(default),
+            Some(Some("silu" | "swish")) => Ok(Activation::Silu),
+            Some(Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast")) => Ok(Activation::GeluTanh),
             _ => Err(self.wrong(
-                format!("hidden_act = {} is not known", name.unwrap_or(&Value::Null)),
+                format!("{key} = {} is not known", name.unwrap_or(&Value::Null)),
                 "Prospect knows silu and gelu_pytorch_tanh",
             )),
         }
-    }
-
-    /// True where the key is missing; a null is an answer of its own.
-    fn lacks(&self, key: &str) -> bool {
-        !self.fields.contains_key(key)
     }
 
     fn bias(&self, bias: &Bias) -> Result<bool> {
@@ -297,76 +198,50 @@ impl Source {
         }
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.wrong(
-                format!("{key} = {other} is neither true nor false"),
-                "download config.json again",
-            )),
+    /// A number above zero.
+    fn positive(&self, key: &str, default: f64) -> Result<f64> {
+        let number = self.number(key, default)?;
+        if number <= 0.0 {
+            return Err(self
+                .wrong(format!("{key} = {number} is not above 0"), "download config.json again"));
         }
+        Ok(number)
     }
 
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| {
-                self.wrong(format!("{key} = {value} is not a number"), "download config.json again")
-            }),
-        }
+    fn attention_scale(&self, family: &Family, head_dim: usize) -> Result<f32> {
+        Ok(match family.attention_scale {
+            AttentionScale::HeadDim => 1.0 / (head_dim as f32).sqrt(),
+            AttentionScale::OneOverRoot(key, default) => {
+                (1.0 / self.positive(key, default)?.sqrt()) as f32
+            }
+            AttentionScale::Key(key, default) => self.number(key, default)? as f32,
+        })
     }
 
-    fn required(&self, key: &str) -> Result<f64> {
-        let value = self.number(key, f64::NAN)?;
-        if value.is_nan() {
-            return Err(self.wrong(
-                format!("{key} of the rotary embedding is missing"),
-                "download config.json again",
-            ));
-        }
-        Ok(value)
-    }
-
-    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64() {
-                Some(size) if (1..=MAX).contains(&size) => Ok(Some(size as usize)),
-                _ => Err(self.wrong(
-                    format!("{key} = {value} is not a size from 1 to {MAX}"),
-                    "download config.json again",
-                )),
+    fn cap(&self, cap: &Cap) -> Result<Option<f32>> {
+        match *cap {
+            Cap::Never => Ok(None),
+            Cap::Key(key, default) => match (self.lacks(key), self.get(key), default) {
+                (true, _, None) | (false, None, _) => Ok(None),
+                (_, _, default) => {
+                    Ok(Some(self.positive(key, default.unwrap_or_default())? as f32))
+                }
             },
         }
     }
 
-    fn size(&self, key: &str) -> Result<usize> {
-        self.optional_size(key)?.ok_or_else(|| {
-            self.wrong(
-                format!("{key} is missing"),
-                "download config.json again; it may be of another kind of model",
-            )
-        })
-    }
-
-    fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
-        let one = |value: &Value| {
-            value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-                self.wrong(
-                    format!("{key} holds {value}, which is no token id"),
-                    "download it again",
-                )
-            })
+    fn multiplier(&self, multiplier: &Multiplier, hidden_size: usize) -> Result<f32> {
+        let value = match multiplier {
+            Multiplier::One => 1.0,
+            Multiplier::RootOfWidth => (hidden_size as f64).sqrt(),
+            Multiplier::Key(key) => self.number(key, 1.0)?,
         };
-        match self.fields.get(key) {
-            None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(ids)) => ids.iter().map(one).collect(),
-            Some(id) => Ok(vec![one(id)?]),
+        match multiplier {
+            Multiplier::Key(key) if value == 0.0 => {
+                Err(self
+                    .wrong(format!("{key} = 0 leaves nothing of it"), "download config.json again"))
+            }
+            _ => Ok(value as f32),
         }
-    }
-
-    fn wrong(&self, message: String, hint: impl Into<String>) -> Error {
-        Error::input(format!("{}: {message}", self.path.display()), hint)
     }
 }

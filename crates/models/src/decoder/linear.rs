@@ -3,6 +3,8 @@
 //! Under DoRA with dropout the product with W is taken of the kept inputs as well, as PEFT 0.21 does: `y = x W^T +
 //! (g - 1) d(x) W^T + g s (d(x) A^T) B^T` with the gain g of [`dora`].
 
+use std::ops::Range;
+
 use engine::memory::arena::Category;
 use engine::ops::add;
 use engine::ops::dora;
@@ -14,15 +16,17 @@ use super::{Model, Pass};
 use crate::error::Result;
 use crate::lora::Lora;
 use crate::trained::Gradients;
-use crate::weights::{Linear, Visited};
+use crate::weights::{Linear, Visited, Weight};
 
-/// Which linear layer, and in which pass.
+/// Which linear layer, in which pass, for which of its rows.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) model: &'a Model,
     pub(super) pass: &'a Pass<'a>,
     pub(super) index: usize,
     pub(super) linear: Linear,
+    /// The first row of the pass among those at hand.
+    pub(super) first: usize,
 }
 
 impl<'a> Place<'a> {
@@ -34,14 +38,21 @@ impl<'a> Place<'a> {
 
     fn weight(&self) -> Result<Visited<'a>> {
         let layer = &self.model.weights.layers[self.index];
-        layer.linears[self.linear as usize].visit(self.model.device())
+        layer.weight(self.linear).visit(self.model.device())
+    }
+
+    /// Which of `count` rows at hand are a group's.
+    fn rows(&self, group: usize, count: usize) -> Range<usize> {
+        let rows = &self.pass.groups[group].rows;
+        let at_hand = |row: usize| row.clamp(self.first, self.first + count) - self.first;
+        at_hand(rows.start)..at_hand(rows.end)
     }
 
     /// The mask of the adapter's input, while there is dropout.
     fn mask(&self, group: usize) -> Option<Mask> {
         let dropout = self.pass.dropout?;
         let p = self.pass.groups.get(group)?.adapter?.config.lora_dropout as f32;
-        let stream = dropout.pass << 16 | (self.index * 7 + self.linear as usize) as u64;
+        let stream = dropout.pass << 16 | self.linear.stream(self.index);
         (p > 0.0).then_some(Mask { seed: dropout.seed, stream, p })
     }
 
@@ -50,13 +61,12 @@ impl<'a> Place<'a> {
         Ok(device.scratch((rows, cols), device.activations(), Category::Workspace)?)
     }
 
-    /// Room for what backward reads of the policy's adapter here; none where it has no matrices.
-    pub(super) fn room(&self) -> Result<Option<Mid>> {
+    /// Room for what backward reads of the policy's adapter here, for so many rows; none where it has no matrices.
+    pub(super) fn room(&self, rows: usize, category: Category) -> Result<Option<Mid>> {
         let Some(lora) = self.lora(0) else { return Ok(None) };
         let device = self.model.device();
         let take = |cols: usize| -> Result<Tensor> {
-            let shape = (self.pass.grad_rows, cols);
-            Ok(device.scratch(shape, device.activations(), Category::Activations)?)
+            Ok(device.scratch((rows, cols), device.activations(), category)?)
         };
         let unscaled = match &lora.dora {
             Some(_) => Some(take(lora.b.rows())?),
@@ -86,8 +96,12 @@ pub(super) fn forward(
         let weight = place.weight()?;
         matmul::forward(x, weight.view(), 1.0, Output::Write, y.reborrow())?;
     }
-    for (group, rows) in place.pass.groups.iter().map(|group| group.rows.clone()).enumerate() {
+    for group in 0..place.pass.groups.len() {
         let Some(lora) = place.lora(group) else { continue };
+        let rows = place.rows(group, x.rows());
+        if rows.is_empty() {
+            continue;
+        }
         let (x, y) = (x.slice(rows.clone()), y.slice_mut(rows));
         let keep = if group == 0 { mid.as_deref_mut() } else { None };
         match place.mask(group) {
@@ -113,8 +127,8 @@ fn add_adapter(lora: &Lora, x: View<'_>, mut y: ViewMut<'_>, mid: Option<&mut Mi
     let device = x.device();
     let shape = (x.rows(), lora.a.rows());
     let mut product = device.scratch(shape, device.activations(), Category::Workspace)?;
-    let (a, b) = (Visited::of(lora.a.view())?, Visited::of(lora.b.view())?);
-    matmul::forward(x, a.view(), 1.0, Output::Write, product.view_mut())?;
+    low_rank(lora, x, product.view_mut())?;
+    let b = Visited::of(lora.b.view())?;
     matmul::forward(product.view(), b.view(), lora.scale, Output::Add, y.reborrow())?;
     if let Some(mid) = mid {
         mid.product.copy_prefix(product.view());
@@ -126,6 +140,12 @@ fn add_adapter(lora: &Lora, x: View<'_>, mut y: ViewMut<'_>, mid: Option<&mut Mi
         dora::forward(y, dora.magnitude.view(), dora.norm().view())?;
     }
     Ok(())
+}
+
+/// `x A^T`.
+fn low_rank(lora: &Lora, x: View<'_>, product: ViewMut<'_>) -> Result<()> {
+    let a = Visited::of(lora.a.view())?;
+    Ok(matmul::forward(x, a.view(), 1.0, Output::Write, product)?)
 }
 
 /// `y += (g - 1) x W^T + g s (x A^T) B^T`, where `x` is not what `y` was computed of.
@@ -147,6 +167,27 @@ fn add_adapter_apart(
     Ok(())
 }
 
+/// What backward reads of the policy's adapter, where it is needed without the outputs. DoRA's is made of the outputs,
+/// so there they are computed and dropped.
+pub(super) fn mid(place: Place<'_>, x: View<'_>) -> Result<Option<Mid>> {
+    let Some(lora) = place.lora(0) else { return Ok(None) };
+    let mut mid = place.room(x.rows(), Category::Workspace)?;
+    if lora.dora.is_some() {
+        let mut y = place.scratch(x.rows(), lora.b.rows())?;
+        forward(place, x, y.view_mut(), mid.as_mut())?;
+    } else if let Some(mid) = &mut mid {
+        match place.mask(0) {
+            None => low_rank(lora, x, mid.product.view_mut())?,
+            Some(mask) => {
+                let mut kept = place.scratch(x.rows(), x.cols())?;
+                dropout::forward(x, mask, kept.view_mut())?;
+                low_rank(lora, kept.view(), mid.product.view_mut())?;
+            }
+        }
+    }
+    Ok(mid)
+}
+
 /// From `dy`: the gradient of what is trained here is added to, and `dx` (where it is asked for) is written or
 /// added to as `output` says. `x` and `mid` are forward's, rows with gradient.
 pub(super) fn backward(
@@ -161,7 +202,7 @@ pub(super) fn backward(
     let mut dx = dx;
     if let Gradients::Full(weights) = gradients {
         let layer = &mut weights.layers[index];
-        if let Some(dweight) = layer.linears[linear].dense_mut() {
+        if let Some(dweight) = layer.linears[linear].as_mut().and_then(Weight::dense_mut) {
             matmul::backward_weight(dy, x, 1.0, dweight.view_mut())?;
         }
         if let Some(dbias) = &mut layer.biases[linear] {

@@ -9,13 +9,15 @@ mod block;
 mod linear;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::ops::Range;
 
 use engine::device::Device;
 use engine::memory::arena::Category;
+use engine::memory::offload::Offload;
 use engine::ops::attention::{Kernel, Segment, Segments};
-use engine::ops::embedding;
+use engine::ops::{embedding, scale};
 use engine::tensor::{Tensor, View, ViewMut};
 
 use crate::config::{ModelConfig, RopeTables};
@@ -24,9 +26,10 @@ use crate::generate::LayerCache;
 use crate::lora::Adapter;
 use crate::lora::saved::Module;
 use crate::trained::Gradients;
-use crate::weights::Weights;
+use crate::weights::{Norm, Weights};
 
-use block::{Activations, Keeping, Stream, Visit};
+use block::{Activations, Extent, Keeping, Stream, Visit};
+use turns::Turns;
 
 /// A model on a device.
 pub struct Model {
@@ -34,9 +37,11 @@ pub struct Model {
     pub config: ModelConfig,
     /// Its weights.
     pub weights: Weights,
-    /// cos and sin of every position the run meets.
-    pub rope: RopeTables,
-    /// How attention is computed.
+    /// cos and sin of every position the run meets, for each rotary embedding of the config.
+    pub ropes: Vec<RopeTables>,
+    /// How many positions that is.
+    pub positions: usize,
+    /// How attention is computed on a GPU.
     pub attention: Kernel,
 }
 
@@ -48,8 +53,10 @@ impl Model {
         weights: Weights,
         positions: usize,
     ) -> Result<Model> {
-        let rope = RopeTables::new(device, &config.rope, config.head_dim, positions)?;
-        Ok(Model { config, weights, rope, attention: Kernel::Flash })
+        let tables = config.ropes.iter().map(|rope| RopeTables::new(device, rope, positions));
+        let ropes = tables.collect::<Result<_>>()?;
+        let attention = Kernel::fastest(config.head_dim);
+        Ok(Model { config, weights, ropes, positions, attention })
     }
 
     /// The weight of a module for rows of `adapter`: its own where it trains the module, else the base's.
@@ -63,7 +70,7 @@ impl Model {
 
     /// Where it lives.
     pub fn device(&self) -> &Device {
-        self.weights.embed_tokens.device()
+        self.weights.norm.device()
     }
 }
 
@@ -89,6 +96,8 @@ pub struct Dropout {
 pub struct Pass<'a> {
     /// (N) token ids.
     pub tokens: View<'a>,
+    /// The same on the host.
+    pub ids: &'a [u32],
     /// (N) positions.
     pub positions: View<'a>,
     /// Which rows see which.
@@ -102,12 +111,19 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
+    /// Whether anything is dropped.
+    fn drops(&self) -> bool {
+        let mut adapters = self.groups.iter().filter_map(|group| group.adapter);
+        self.dropout.is_some() && adapters.any(|adapter| adapter.config.lora_dropout > 0.0)
+    }
+
     /// The rows that gradient flows through, alone.
     fn gradient_part(&self) -> Pass<'a> {
         let rows = 0..self.grad_rows;
         let adapter = self.groups.first().and_then(|group| group.adapter);
         Pass {
             tokens: self.tokens.slice(rows.clone()),
+            ids: &self.ids[rows.clone()],
             positions: self.positions.slice(rows.clone()),
             segments: self
                 .segments
@@ -153,19 +169,22 @@ pub enum Keep {
     All,
     /// Its input; backward computes the rest again.
     Input,
+    /// Its input, in the memory beside the device; backward fetches it and computes the rest again.
+    Host,
 }
 
 /// What a block kept.
 enum Kept {
     All(Box<Activations>),
     Input(Tensor),
+    Host,
 }
 
 /// What forward leaves for backward.
 pub struct Forward {
     /// The residual stream behind the last block, (N, C).
     pub hidden: Tensor,
-    kept: Vec<Kept>,
+    kept: Kepts,
 }
 
 /// The rows' embeddings.
@@ -174,7 +193,15 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
     let shape = (pass.tokens.rows(), model.config.hidden_size);
     let mut x = device.scratch(shape, device.activations(), Category::Activations)?;
     for (rows, table) in pass.weights(model, Module::EmbedTokens) {
-        embedding::forward(pass.tokens.slice(rows.clone()), table, x.slice_mut(rows))?;
+        let x = x.slice_mut(rows.clone());
+        if table.device().is(device) {
+            embedding::forward(pass.tokens.slice(rows), table, x)?;
+        } else {
+            embedding::forward_from_host(&pass.ids[rows], table, x)?;
+        }
+    }
+    if model.config.embedding_multiplier != 1.0 {
+        scale::forward(x.view_mut(), model.config.embedding_multiplier)?;
     }
     Stream::new(x)
 }
@@ -184,21 +211,32 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
     let (device, c) = (model.device(), model.config.hidden_size);
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(device, pass.segments.clone())?;
+    let shape = (pass.grad_rows, c);
+    let turns = Turns::new(model, pass)?;
     let mut kept = Vec::new();
+    let mut waiting = match pass.grad_rows > 0 && keep.contains(&Keep::Host) {
+        true => Some(Offload::new(device, shape, device.activations())?),
+        false => None,
+    };
     for index in 0..model.config.num_hidden_layers {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         if pass.grad_rows == 0 {
             block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
         }
-        match keep[index] {
-            Keep::All => {
-                let mut all = Box::new(Activations::new(model, index, pass)?);
+        match (keep[index], &mut waiting) {
+            (Keep::All, _) => {
+                let mut all = Box::new(Activations::new(model, index, pass, Extent::Block)?);
                 block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
                 kept.push(Kept::All(all));
             }
-            Keep::Input => {
-                let shape = (pass.grad_rows, c);
+            (Keep::Host, Some(waiting)) => {
+                let input = Keeping::Input(waiting.slot()?);
+                block::forward(visit, &mut stream, input, None)?;
+                waiting.push()?;
+                kept.push(Kept::Host);
+            }
+            (Keep::Input | Keep::Host, _) => {
                 let mut input =
                     device.scratch(shape, device.activations(), Category::Activations)?;
                 block::forward(visit, &mut stream, Keeping::Input(&mut input), None)?;
@@ -206,7 +244,7 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
             }
         }
     }
-    Ok(Forward { hidden: stream.finish()?, kept })
+    Ok(Forward { hidden: stream.finish()?, kept: Kepts { blocks: kept, waiting } })
 }
 
 /// Runs rows through all blocks with keys and values in `caches`, one a block: `segments` place queries in the
@@ -214,8 +252,9 @@ pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward>
 pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache]) -> Result<Tensor> {
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(model.device(), pass.segments.clone())?;
+    let turns = Turns::new(model, pass)?;
     for (index, cache) in caches.iter_mut().enumerate() {
-        let visit = Visit { model, pass, segments: &segments, index };
+        let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         block::forward(visit, &mut stream, Keeping::Nothing, Some(cache))?;
     }
     stream.finish()
@@ -232,23 +271,37 @@ pub fn backward(
 ) -> Result<()> {
     let part = pass.gradient_part();
     let segments = Segments::new(model.device(), part.segments.clone())?;
+    // Of the whole pass: rows without gradient say as well how long a sequence is.
+    let turns = Turns::new(model, pass)?;
     let trains_below = gradients.trains(Module::EmbedTokens);
-    let trains_first_norm = gradients.trains(Module::InputLayernorm(0));
-    let mut kept = kept.0;
+    let first_norm = Module::block_norm(0, Norm::BeforeAttention, model.config.norms);
+    let trains_first_norm = first_norm.is_some_and(|module| gradients.trains(module));
+    let (device, shape) = (model.device(), dhidden.view().shape());
+    let Kepts { blocks: mut kept, mut waiting } = kept;
     for index in (0..model.config.num_hidden_layers).rev() {
-        let visit = Visit { model, pass: &part, segments: &segments, index };
+        let visit = Visit { model, pass: &part, segments: &segments, turns: &turns, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
+        let again = |input: Tensor| -> Result<Box<Activations>> {
+            let mut all = Box::new(Activations::new(model, index, &part, Extent::Attention)?);
+            block::again(visit, input, &mut all)?;
+            Ok(all)
+        };
         let all = match layer {
             Kept::All(all) => all,
-            Kept::Input(input) => {
-                let mut all = Box::new(Activations::new(model, index, &part)?);
-                let mut stream = Stream::new(input)?;
-                block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
-                all
+            Kept::Input(input) => again(input)?,
+            Kept::Host => {
+                let mut input = device.scratch(shape, device.activations(), Category::Workspace)?;
+                if let Some(waiting) = &mut waiting {
+                    waiting.pop(input.view_mut())?;
+                }
+                again(input)?
             }
         };
         let needs_input_gradient = index > 0 || trains_below || trains_first_norm;
         block::backward(visit, &all, dhidden.reborrow(), gradients, needs_input_gradient)?;
+    }
+    if trains_below && model.config.embedding_multiplier != 1.0 {
+        scale::backward(dhidden.reborrow(), model.config.embedding_multiplier)?;
     }
     if let Some(dtable) =
         gradients.of(Module::EmbedTokens, |weights| Some(&mut weights.embed_tokens))
@@ -259,11 +312,15 @@ pub fn backward(
 }
 
 /// What the blocks kept, in order.
-pub struct Kepts(Vec<Kept>);
+pub struct Kepts {
+    blocks: Vec<Kept>,
+    /// The inputs that wait beside the device.
+    waiting: Option<Offload>,
+}
 
 impl Forward {
     /// The hidden rows, and what the blocks kept for backward.
     pub fn into_parts(self) -> (Tensor, Kepts) {
-        (self.hidden, Kepts(self.kept))
+        (self.hidden, self.kept)
     }
 }

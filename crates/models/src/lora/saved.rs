@@ -7,9 +7,9 @@
 use engine::tensor::Tensor;
 
 use super::targets;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, Norms};
 use crate::error::{Error, Result};
-use crate::weights::Weights;
+use crate::weights::{Norm, Weights};
 
 /// A module that may be trained whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,8 +22,12 @@ pub enum Module {
     QNorm(usize),
     /// The norm of a block's key heads.
     KNorm(usize),
-    /// The norm before a block's MLP.
+    /// The norm of that name: before a block's MLP, or behind its attention.
     PostAttentionLayernorm(usize),
+    /// The norm before a block's MLP, where there are norms on both sides.
+    PreFeedforwardLayernorm(usize),
+    /// The norm behind a block's MLP.
+    PostFeedforwardLayernorm(usize),
     /// The last norm.
     Norm,
     /// The head, (V, C).
@@ -35,14 +39,27 @@ impl Module {
     fn all(config: &ModelConfig) -> Vec<Module> {
         let mut all = vec![Module::EmbedTokens];
         for layer in 0..config.num_hidden_layers {
-            all.push(Module::InputLayernorm(layer));
-            if config.qk_norm {
+            let norm = |norm| Module::block_norm(layer, norm, config.norms);
+            let mut norms = Norm::ALL.into_iter().filter_map(norm);
+            all.extend(norms.next());
+            if config.qk_norm_sizes().is_some() {
                 all.extend([Module::QNorm(layer), Module::KNorm(layer)]);
             }
-            all.push(Module::PostAttentionLayernorm(layer));
+            all.extend(norms);
         }
         all.extend([Module::Norm, Module::LmHead]);
         all
+    }
+
+    /// A block's norm, where the family has it.
+    pub fn block_norm(layer: usize, norm: Norm, norms: Norms) -> Option<Module> {
+        let of_name = match norm.path(norms)? {
+            "input_layernorm" => Module::InputLayernorm,
+            "post_attention_layernorm" => Module::PostAttentionLayernorm,
+            "pre_feedforward_layernorm" => Module::PreFeedforwardLayernorm,
+            _ => Module::PostFeedforwardLayernorm,
+        };
+        Some(of_name(layer))
     }
 
     /// Its name in a checkpoint, without `.weight`.
@@ -55,6 +72,12 @@ impl Module {
             Module::PostAttentionLayernorm(layer) => {
                 format!("model.layers.{layer}.post_attention_layernorm")
             }
+            Module::PreFeedforwardLayernorm(layer) => {
+                format!("model.layers.{layer}.pre_feedforward_layernorm")
+            }
+            Module::PostFeedforwardLayernorm(layer) => {
+                format!("model.layers.{layer}.post_feedforward_layernorm")
+            }
             Module::Norm => "model.norm".to_owned(),
             Module::LmHead => "lm_head".to_owned(),
         }
@@ -64,7 +87,10 @@ impl Module {
     pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
         match self {
             Module::EmbedTokens | Module::LmHead => (config.vocab_size, config.hidden_size),
-            Module::QNorm(_) | Module::KNorm(_) => (config.head_dim, 1),
+            Module::QNorm(_) | Module::KNorm(_) => {
+                let [q, k] = config.qk_norm_sizes().unwrap_or_default();
+                (if matches!(self, Module::QNorm(_)) { q } else { k }, 1)
+            }
             _ => (config.hidden_size, 1),
         }
     }
@@ -73,11 +99,16 @@ impl Module {
     pub fn of(self, weights: &Weights) -> Option<&Tensor> {
         Some(match self {
             Module::EmbedTokens => &weights.embed_tokens,
-            Module::InputLayernorm(layer) => &weights.layers[layer].input_layernorm,
             Module::QNorm(layer) => return weights.layers[layer].q_norm.as_ref(),
             Module::KNorm(layer) => return weights.layers[layer].k_norm.as_ref(),
-            Module::PostAttentionLayernorm(layer) => {
-                &weights.layers[layer].post_attention_layernorm
+            Module::InputLayernorm(layer)
+            | Module::PostAttentionLayernorm(layer)
+            | Module::PreFeedforwardLayernorm(layer)
+            | Module::PostFeedforwardLayernorm(layer) => {
+                let is_this =
+                    |norm: &Norm| Module::block_norm(layer, *norm, weights.norms) == Some(self);
+                let norm = Norm::ALL.into_iter().find(is_this)?;
+                return weights.layers[layer].norm(norm);
             }
             Module::Norm => &weights.norm,
             Module::LmHead => weights.head(),

@@ -12,11 +12,13 @@
 use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::{Category, aligned};
+use engine::ops::int8;
 use engine::ops::matmul::{self, Output};
-use engine::ops::nf4;
+use engine::ops::nf4::{self, CodeBook};
 use engine::random::Stream;
 use engine::tensor::{Tensor, View};
 use half::bf16;
+use safetensors::Dtype;
 
 use super::{Adapter, Lora};
 use crate::checkpoint::Checkpoint;
@@ -72,8 +74,8 @@ impl Start {
 /// What the base was made of.
 #[derive(Clone, Copy)]
 pub struct Base<'a> {
-    /// Its tensors.
-    pub checkpoint: &'a Checkpoint,
+    /// Its tensors; a plan can be made without.
+    pub checkpoint: Option<&'a Checkpoint>,
     /// What dense weights are held in.
     pub storage: Storage,
 }
@@ -84,7 +86,7 @@ impl Adapter {
         for (index, matrices) in self.layers.iter_mut().enumerate() {
             for linear in Linear::ALL {
                 let Some(lora) = &mut matrices[linear as usize] else { continue };
-                let stream = Stream::new(seed, (index * 7 + linear as usize) as u64);
+                let stream = Stream::new(seed, linear.stream(index));
                 match self.config.start {
                     Start::Default | Start::Gaussian if lora.a.device().is_plan() => {}
                     Start::Default => {
@@ -100,6 +102,7 @@ impl Adapter {
                     start => {
                         let name = format!("model.layers.{index}.{}.weight", linear.path());
                         let weight = &mut weights.layers[index].linears[linear as usize];
+                        let Some(weight) = weight else { continue };
                         from_weight(start, lora, weight, base, &name, stream)?;
                     }
                 }
@@ -122,10 +125,11 @@ impl Adapter {
 
 /// Copies a weight of the base, f32 or bf16, into an f32 tensor.
 fn copy(from: &Tensor, to: &mut Tensor) -> Result<()> {
-    if from.device().is_plan() {
+    if to.device().is_plan() {
         return Ok(());
     }
     match from.dtype() {
+        DType::F32 if !from.device().is(to.device()) => to.write(&from.to_vec::<f32>()?)?,
         DType::BF16 => {
             let values: Vec<bf16> = from.to_vec()?;
             to.write(&values.into_iter().map(bf16::to_f32).collect::<Vec<f32>>())?;
@@ -161,8 +165,8 @@ fn from_weight(
     if let Some(host) = &host {
         let take = |rows, cols| host.scratch((rows, cols), DType::F32, Category::Workspace);
         let mut exact = take(rows, cols)?;
-        if !device.is_plan() {
-            let stored = base.checkpoint.expect(name, &[rows, cols])?;
+        if let (Some(checkpoint), false) = (base.checkpoint, device.is_plan()) {
+            let stored = checkpoint.expect(name, &[rows, cols])?;
             exact.fill(|values| stored.to_f32(name, values))?;
             if base.storage == Storage::Bf16 {
                 round(exact.as_mut_slice());
@@ -189,8 +193,13 @@ fn from_weight(
         return Ok(());
     }
     // A plan for a GPU: only what the GPU itself will hold for a while.
-    if let (true, Weight::Nf4(held)) = (start.changes_base(), &weight) {
-        device.scratch(held.shape, device.activations(), Category::Workspace)?;
+    let quantized = match &weight {
+        Weight::Dense(_) => None,
+        Weight::FourBit(held) => Some(held.shape),
+        Weight::Int8(held) => Some(held.shape()),
+    };
+    if let (true, Some(shape)) = (start.changes_base(), quantized) {
+        device.scratch(shape, device.activations(), Category::Workspace)?;
     } else if matches!(start, Start::Loftq { .. }) {
         weight.visit(&device)?;
     }
@@ -203,14 +212,21 @@ fn check(start: Start, lora: &Lora, weight: &Weight, base: Base<'_>, name: &str)
     let init = start.name();
     if base
         .checkpoint
-        .names()
-        .any(|other| other.strip_prefix(name).is_some_and(|rest| rest.starts_with(".quant_state")))
+        .and_then(|checkpoint| checkpoint.get(name))
+        .is_some_and(|stored| matches!(stored.dtype, Dtype::U8 | Dtype::I8))
     {
         return Err(Error::input(
             format!(
-                "adapter.init = \"{init}\" needs exact weights, and {name} is stored in 4 bits"
+                "adapter.init = \"{init}\" needs exact weights, and {name} is stored quantized"
             ),
             "take the checkpoint it was quantized from; quantization = \"nf4\" quantizes it on load",
+        ));
+    }
+    let is_nf4 = matches!(weight, Weight::FourBit(held) if held.code_book == CodeBook::Nf4);
+    if matches!(start, Start::Loftq { .. }) && !is_nf4 && !matches!(weight, Weight::Dense(_)) {
+        return Err(Error::input(
+            "adapter.init = \"loftq\" makes up for what nf4 loses, and the model is quantized otherwise",
+            "write model.quantization = \"nf4\", or take another init",
         ));
     }
     if matches!((start, weight), (Start::Loftq { .. }, Weight::Dense(_))) {
@@ -286,7 +302,8 @@ fn round(values: &mut [f32]) {
 fn subtract_held(weight: &Weight, exact: &mut Tensor) -> Result<()> {
     let device = match weight {
         Weight::Dense(tensor) => tensor.device(),
-        Weight::Nf4(held) => held.codes.device(),
+        Weight::FourBit(held) => held.codes.device(),
+        Weight::Int8(held) => held.scb.device(),
     };
     let held = weight.visit(device)?;
     let held = match held.view().dtype() {
@@ -295,6 +312,15 @@ fn subtract_held(weight: &Weight, exact: &mut Tensor) -> Result<()> {
         _ => held.view().to_vec::<f32>()?,
     };
     exact.as_mut_slice::<f32>().iter_mut().zip(held).for_each(|(exact, held)| *exact -= held);
+    Ok(())
+}
+
+fn quantize(values: View<'_>, weight: &mut Weight) -> Result<()> {
+    match weight {
+        Weight::Dense(_) => {}
+        Weight::FourBit(held) => nf4::quantize(values, held)?,
+        Weight::Int8(held) => int8::quantize(values, held)?,
+    }
     Ok(())
 }
 
@@ -307,12 +333,12 @@ fn hold(weight: &mut Weight, mut values: Tensor, device: &Device) -> Result<()> 
         Weight::Dense(_) if device.is_plan() => {}
         Weight::Dense(tensor) if tensor.dtype() == DType::BF16 => tensor.write(&narrow(&values))?,
         Weight::Dense(tensor) => tensor.write(values.as_slice::<f32>())?,
-        Weight::Nf4(held) if device.arithmetic() == Kind::Cuda => {
-            let mut staged = device.scratch(held.shape, DType::BF16, Category::Workspace)?;
+        quantized if device.arithmetic() == Kind::Cuda => {
+            let mut staged = device.scratch(values.shape(), DType::BF16, Category::Workspace)?;
             staged.write(&narrow(&values))?;
-            nf4::quantize(staged.view(), held)?;
+            quantize(staged.view(), quantized)?;
         }
-        Weight::Nf4(held) => nf4::quantize(Visited::of(values.view_mut().view())?.view(), held)?,
+        quantized => quantize(Visited::of(values.view_mut().view())?.view(), quantized)?,
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use fancy_regex::Regex;
 use super::LoraConfig;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::weights::Linear;
+use crate::weights::{LINEARS, Linear, Norm};
 
 /// A regular expression for module paths.
 #[derive(Clone, Debug)]
@@ -118,12 +118,12 @@ pub(super) fn modules(config: &ModelConfig) -> Vec<String> {
         .collect();
     for layer in 0..config.num_hidden_layers {
         let block = format!("model.layers.{layer}");
-        let mut inner = vec!["self_attn", "mlp", "mlp.act_fn", "input_layernorm"];
-        inner.push("post_attention_layernorm");
-        if config.qk_norm {
+        let mut inner = vec!["self_attn", "mlp", "mlp.act_fn"];
+        inner.extend(Norm::ALL.into_iter().filter_map(|norm| norm.path(config.norms)));
+        if config.qk_norm_sizes().is_some() {
             inner.extend(["self_attn.q_norm", "self_attn.k_norm"]);
         }
-        inner.extend(Linear::ALL.iter().map(|linear| linear.path()));
+        inner.extend(config.linears().iter().map(|linear| linear.path()));
         all.extend(inner.iter().map(|path| format!("{block}.{path}")));
         all.push(block);
     }
@@ -145,7 +145,7 @@ impl LoraConfig {
     }
 
     /// Rank and scale of every linear layer that gets matrices, by block and [`Linear`].
-    pub fn places(&self, config: &ModelConfig) -> Result<Vec<[Option<Place>; 7]>> {
+    pub fn places(&self, config: &ModelConfig) -> Result<Vec<[Option<Place>; LINEARS]>> {
         self.check_names(config)?;
         let saved = self.modules_to_save.iter().map(|name| {
             // The same expression as PEFT's: such a module is never a target.
@@ -154,13 +154,13 @@ impl LoraConfig {
         let saved: Vec<Pattern> = saved.collect::<Result<_>>()?;
         let mut places = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
-            let mut block = [None; 7];
-            for (linear, place) in Linear::ALL.into_iter().zip(&mut block) {
-                let path = path(layer, linear);
+            let mut block = [None; LINEARS];
+            for linear in config.linears() {
+                let path = path(layer, *linear);
                 if self.is_target(layer, &path)? && !any(&saved, std::slice::from_ref(&path))? {
                     let r = first(&self.rank_pattern, &path)?.unwrap_or(self.r);
                     let alpha = first(&self.alpha_pattern, &path)?.unwrap_or(self.lora_alpha);
-                    *place = Some(Place { r, scale: self.scale(r, alpha) });
+                    block[*linear as usize] = Some(Place { r, scale: self.scale(r, alpha) });
                 }
             }
             places.push(block);
@@ -217,12 +217,10 @@ impl LoraConfig {
             ));
         }
         let linears: Vec<String> = (0..config.num_hidden_layers)
-            .flat_map(|layer| Linear::ALL.map(|linear| path(layer, linear)))
+            .flat_map(|layer| config.linears().iter().map(move |linear| path(layer, *linear)))
             .collect();
-        let names: Vec<String> = Linear::ALL
-            .iter()
-            .filter_map(|linear| linear.path().split('.').next_back().map(str::to_owned))
-            .collect();
+        let names: Vec<String> =
+            config.linears().iter().map(|linear| linear.name().to_owned()).collect();
         let hint = format!(
             "the modules are {}; the head and the embeddings take no adapter",
             names.join(", ")
@@ -305,8 +303,8 @@ impl LoraConfig {
         for names in excluded {
             let mut hits = false;
             for layer in 0..config.num_hidden_layers {
-                for linear in Linear::ALL {
-                    hits |= names.contain(&path(layer, linear))?;
+                for linear in config.linears() {
+                    hits |= names.contain(&path(layer, *linear))?;
                 }
             }
             if !hits {

@@ -2,8 +2,13 @@
 
 use expect_test::expect;
 
+use half::bf16;
+
 use super::*;
-use crate::testing::fixture;
+use crate::checkpoint::Stored;
+use crate::decoder::Model;
+use crate::testing::{self, Packed, Run, Tree, fixture};
+use crate::weights::{self, Quantization, Storage};
 
 fn floats(stored: Stored<'_>) -> Vec<f32> {
     let mut values = vec![0f32; stored.shape.iter().product()];
@@ -73,6 +78,83 @@ fn a_merged_model_is_pefts() {
         }
         assert_eq!(ModelConfig::load(out.path()).unwrap(), ModelConfig::load(&base).unwrap());
         assert!(out.path().join("tokenizer.json").exists());
+    }
+}
+
+/// An adapter of noise for the model in `base`.
+fn noise(base: &Path) -> tempfile::TempDir {
+    let config = ModelConfig::load(base).unwrap();
+    let device = engine::testing::cpu();
+    let lora = crate::testing::lora();
+    let mut adapter = crate::lora::Adapter::zeros(&device, &config, &lora).unwrap();
+    for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
+        let values = engine::random::Stream::new(1, i as u64).normals(tensor.shape().len());
+        tensor.write(&values).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    crate::adapter::write(&mut adapter, "base", folder.path()).unwrap();
+    folder
+}
+
+#[test]
+fn a_quantized_base_is_merged_into_its_dequantized_values() {
+    for name in ["bnb_fp4", "bnb_nf4_dynamic", "bnb_int8", "bnb4_dq"] {
+        let base = fixture("models").join(name);
+        let (adapter, out) = (noise(&base), tempfile::tempdir().unwrap());
+        merge(&base, adapter.path(), out.path()).unwrap();
+        let config = std::fs::read_to_string(out.path().join("config.json")).unwrap();
+        assert!(!config.contains("quantization_config"), "{config}");
+        // The merged model, opened as any other, holds W + s B A of what training visited.
+        let config = ModelConfig::load(out.path()).unwrap();
+        let device = engine::testing::cpu();
+        let open = |folder: &Path| {
+            let checkpoint = Checkpoint::open(folder).unwrap();
+            let (form, storage) = (weights::Quantization::None, weights::Storage::F32);
+            weights::load(&device, &config, Some(&checkpoint), form, storage).unwrap()
+        };
+        let (before, after) = (open(&base), open(out.path()));
+        let read = adapter::read(&device, &config, adapter.path()).unwrap();
+        for layer in 0..config.num_hidden_layers {
+            for &linear in config.linears() {
+                let of = |weights: &weights::Weights| {
+                    let weight = weights.layers[layer].weight(linear);
+                    weight.visit(&device).unwrap().view().to_vec::<f32>().unwrap()
+                };
+                let lora = read.layers[layer][linear as usize].as_ref().unwrap();
+                let (a, b) = (lora.a.to_vec::<f32>().unwrap(), lora.b.to_vec::<f32>().unwrap());
+                let (cols, r) = (lora.a.cols(), lora.a.rows());
+                let mut expected = of(&before);
+                for (i, value) in expected.iter_mut().enumerate() {
+                    let (row, col) = (i / cols, i % cols);
+                    let delta: f32 = (0..r).map(|k| b[row * r + k] * a[k * cols + col]).sum();
+                    *value += lora.scale * delta;
+                }
+                let largest = expected.iter().fold(0f32, |max, v| max.max(v.abs()));
+                let place = format!("{name}, block {layer}, {linear:?}");
+                engine::testing::assert_close(&place, &of(&after), &expected, largest / 256.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_merged_model_of_every_family_computes_what_the_base_with_the_adapter_does() {
+    for name in ["phi3_longrope", "gemma2", "olmo2", "granite"] {
+        let device = engine::testing::cpu();
+        let base = testing::model(&device, name);
+        let mut trained = testing::adapter(&base, &testing::lora(), 1);
+        let packed = Packed::new(&[Tree::line(&[5, 6, 7, 8, 9, 10], &[11, 12, 13])], &[]);
+        let with_adapter = testing::step(&base, &packed, Run::new(&[Some(&trained)]), None);
+        let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        adapter::write(&mut trained, name, folder.path()).unwrap();
+        merge(&fixture("models").join(name), folder.path(), out.path()).unwrap();
+        let config = ModelConfig::load(out.path()).unwrap();
+        let checkpoint = Checkpoint::open(out.path()).unwrap();
+        let (none, storage) = (Quantization::None, Storage::F32);
+        let weights = weights::load(&device, &config, Some(&checkpoint), none, storage).unwrap();
+        let merged = Model::new(&device, config, weights, 64).unwrap();
+        let merged = testing::step(&merged, &packed, Run::new(&[None]), None);
+        engine::testing::assert_close(name, &merged, &with_adapter, 1e-4);
     }
 }
 

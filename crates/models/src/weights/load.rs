@@ -1,18 +1,19 @@
 //! From a checkpoint to a device: dense weights in f32 or bf16, linear layers quantized on the way or as
-//! bitsandbytes 0.50.2 stored them.
+//! bitsandbytes stored them. What is stored quantized is taken as it is, and then nothing is quantized besides: layers that
+//! were left in 16 bits were left so on purpose.
 
 use std::collections::BTreeSet;
 
 use engine::device::{Device, Kind};
 use engine::dtype::DType;
 use engine::memory::arena::Category;
-use engine::ops::nf4::{self, NESTED_BLOCK_SIZE, Quantized, Scales, tables};
+use engine::ops::int8;
+use engine::ops::nf4::{self, CodeBook, Quantized};
 use engine::tensor::{Shape, Tensor, ViewMut};
 use half::bf16;
 use safetensors::tensor::Dtype;
-use serde::Deserialize;
 
-use super::{Linear, Weight, Weights, allocate};
+use super::{Linear, Norm, Weight, Weights, allocate, bitsandbytes, foreign};
 use crate::checkpoint::{Checkpoint, Stored};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -22,11 +23,64 @@ use crate::error::{Error, Result};
 pub enum Quantization {
     /// As the other weights.
     None,
-    /// In 4 bits.
+    /// In 4 bits, NormalFloat.
     Nf4 {
         /// The scales are quantized as well.
         double_quant: bool,
     },
+    /// In 4 bits, a float.
+    Fp4 {
+        /// The scales are quantized as well.
+        double_quant: bool,
+    },
+    /// In 8 bits.
+    Int8,
+}
+
+impl Quantization {
+    /// As bitsandbytes and recipes name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantization::None => "none",
+            Quantization::Nf4 { .. } => "nf4",
+            Quantization::Fp4 { .. } => "fp4",
+            Quantization::Int8 => "int8",
+        }
+    }
+
+    /// What is left to quantize of a checkpoint: nothing where it is quantized.
+    fn left_for(self, checkpoint: &Checkpoint) -> Result<Quantization> {
+        match bitsandbytes::stored_form(checkpoint) {
+            None => Ok(self),
+            Some(form) if self == Quantization::None || self.name() == form => {
+                Ok(Quantization::None)
+            }
+            Some(form) => Err(Error::input(
+                format!(
+                    "model.quantization = \"{}\", but '{}' is stored as {form}",
+                    self.name(),
+                    checkpoint.folder().display()
+                ),
+                "write quantization = \"none\": what is stored quantized is taken as it is",
+            )),
+        }
+    }
+
+    /// Room for a linear layer's weight.
+    fn room(self, device: &Device, shape: Shape, storage: Storage) -> Result<Weight> {
+        let four_bit = |book, double_quant| -> Result<Weight> {
+            let held = Quantized::new(device, shape, book, nf4::BLOCK_SIZE, double_quant)?;
+            Ok(Weight::FourBit(Box::new(held)))
+        };
+        match self {
+            Quantization::None => {
+                Ok(Weight::Dense(device.persistent(shape, storage.dtype(), Category::Weights)?))
+            }
+            Quantization::Nf4 { double_quant } => four_bit(CodeBook::Nf4, double_quant),
+            Quantization::Fp4 { double_quant } => four_bit(CodeBook::Fp4, double_quant),
+            Quantization::Int8 => Ok(Weight::Int8(Box::new(int8::Quantized::new(device, shape)?))),
+        }
+    }
 }
 
 /// What weights that are not quantized are held in; norms and biases are always f32.
@@ -56,23 +110,42 @@ pub fn load(
     quantization: Quantization,
     storage: Storage,
 ) -> Result<Weights> {
+    load_beside(device, device, config, checkpoint, quantization, storage)
+}
+
+/// As [`load`], with the embedding table on a device of its own: the memory beside `device`, for a table that is
+/// neither trained nor tied to the head.
+pub fn load_beside(
+    device: &Device,
+    table: &Device,
+    config: &ModelConfig,
+    checkpoint: Option<&Checkpoint>,
+    quantization: Quantization,
+    storage: Storage,
+) -> Result<Weights> {
+    let mut quantization = quantization;
     if let Some(checkpoint) = checkpoint {
         refuse_unknown_tensors(config, checkpoint)?;
         refuse_two_heads(config, checkpoint)?;
+        foreign::refuse_quantized_tables(checkpoint)?;
+        quantization = quantization.left_for(checkpoint)?;
     }
     // The widest linear layer passes through a buffer while it is quantized, which is taken once.
-    let widest =
-        Linear::ALL.iter().map(|linear| linear.shape(config)).map(|(rows, cols)| rows * cols).max();
+    let sizes = config.linears().iter().map(|linear| linear.shape(config));
+    let widest = sizes.map(|(rows, cols)| rows * cols).max();
     let mut staging = match quantization {
         Quantization::None => None,
-        Quantization::Nf4 { .. } => Some(device.scratch(
+        _ => Some(device.scratch(
             (widest.unwrap_or(1), 1),
             device.activations(),
             Category::Workspace,
         )?),
     };
     let layer = std::cell::Cell::new(0usize);
+    let first = std::cell::Cell::new(true);
     let take = |shape: (usize, usize)| -> Result<Tensor> {
+        // The embedding table is the first that is taken.
+        let device = if first.replace(false) { table } else { device };
         // Vectors are norms and biases, tables are the embeddings and the head.
         let dtype = if shape.1 == 1 { DType::F32 } else { storage.dtype() };
         Ok(device.persistent(shape, dtype, Category::Weights)?)
@@ -83,27 +156,22 @@ pub fn load(
             layer.set(layer.get() + 1);
         }
         let shape = Shape::from(linear.shape(config));
-        if let Some(state) = stored_state(checkpoint, &name, shape)? {
-            let double_quant = state.nested_offset.is_some();
-            let held = Quantized::new(device, shape, state.blocksize, double_quant)?;
-            return Ok(Weight::Nf4(Box::new(held)));
+        if let Some(checkpoint) = checkpoint
+            && let Some(weight) = bitsandbytes::read(device, checkpoint, &name, shape)?
+        {
+            return Ok(weight);
         }
-        Ok(match quantization {
-            Quantization::None => {
-                Weight::Dense(device.persistent(shape, storage.dtype(), Category::Weights)?)
-            }
-            Quantization::Nf4 { double_quant } => {
-                let held = Quantized::new(device, shape, nf4::BLOCK_SIZE, double_quant)?;
-                Weight::Nf4(Box::new(held))
-            }
-        })
+        quantization.room(device, shape, storage)
     };
     let mut weights = allocate(config, take, matrix)?;
-    for (i, layer) in weights.layers.iter_mut().enumerate() {
-        for (linear, weight) in Linear::ALL.into_iter().zip(&mut layer.linears) {
-            let Weight::Nf4(quantized) = weight else { continue };
-            let name = format!("model.layers.{i}.{}.weight", linear.path());
-            fill_quantized(device, checkpoint, &name, quantized, storage, staging.as_mut())?;
+    if let Some(staging) = &mut staging {
+        for (i, layer) in weights.layers.iter_mut().enumerate() {
+            for (linear, weight) in Linear::ALL.into_iter().zip(&mut layer.linears) {
+                let Some(weight) = weight else { continue };
+                let name = format!("model.layers.{i}.{}.weight", linear.path());
+                let values = staging.reshaped(linear.shape(config));
+                quantize(checkpoint, &name, weight, storage, values)?;
+            }
         }
     }
     for (name, tensor) in weights.tensors_mut() {
@@ -126,7 +194,7 @@ fn fill_dense(checkpoint: &Checkpoint, name: &str, tensor: &mut Tensor) -> Resul
 }
 
 /// The values of a stored tensor, in the element type of `to`.
-fn put(stored: &Stored<'_>, name: &str, mut to: ViewMut<'_>) -> Result<()> {
+pub(super) fn put(stored: &Stored<'_>, name: &str, mut to: ViewMut<'_>) -> Result<()> {
     match (to.view().dtype(), stored.dtype) {
         (DType::BF16, Dtype::BF16) | (DType::F32, Dtype::F32) => Ok(to.write_bytes(stored.bytes)?),
         (DType::BF16, _) => to.fill(|values: &mut [bf16]| {
@@ -139,168 +207,36 @@ fn put(stored: &Stored<'_>, name: &str, mut to: ViewMut<'_>) -> Result<()> {
     }
 }
 
-/// What bitsandbytes stores beside a 4-bit weight, as JSON.
-#[derive(Deserialize)]
-struct QuantState {
-    quant_type: String,
-    blocksize: usize,
-    shape: Vec<usize>,
-    nested_blocksize: Option<usize>,
-    nested_offset: Option<f32>,
-}
-
-/// The quantization state of a weight, if it is stored in 4 bits.
-fn stored_state(
+/// Quantizes a weight that the checkpoint has dense. `values` is room for all of it.
+fn quantize(
     checkpoint: Option<&Checkpoint>,
     name: &str,
-    shape: Shape,
-) -> Result<Option<QuantState>> {
-    let Some(checkpoint) = checkpoint else { return Ok(None) };
-    let wrong = |message: String, hint: &str| {
-        Err(Error::input(format!("{name} in '{}' {message}", checkpoint.folder().display()), hint))
-    };
-    let again = "download the checkpoint again";
-    let Some(stored) = checkpoint.get(&format!("{name}.quant_state.bitsandbytes__nf4")) else {
-        return match checkpoint.get(&format!("{name}.quant_state.bitsandbytes__fp4")) {
-            None => Ok(None),
-            Some(_) => wrong(
-                "is stored as fp4".to_owned(),
-                "take a checkpoint in nf4 or bf16; with bf16, model.quantization = \"nf4\" quantizes it on load",
-            ),
-        };
-    };
-    let state: QuantState = match serde_json::from_slice(stored.bytes) {
-        Ok(state) => state,
-        Err(error) => {
-            return wrong(
-                format!("has a quantization state that is not understood: {error}"),
-                again,
-            );
-        }
-    };
-    if state.quant_type != "nf4" || state.shape != [shape.rows, shape.cols] {
-        return wrong(
-            format!(
-                "is {} of shape {:?}, config.json asks for {:?}",
-                state.quant_type,
-                state.shape,
-                [shape.rows, shape.cols]
-            ),
-            again,
-        );
-    }
-    if !state.blocksize.is_power_of_two() || !(32..=4096).contains(&state.blocksize) {
-        return wrong(
-            format!("has blocks of {}", state.blocksize),
-            "bitsandbytes knows powers of two from 32 to 4096",
-        );
-    }
-    if let Some(size) = state.nested_blocksize.filter(|size| *size != NESTED_BLOCK_SIZE) {
-        return wrong(format!("has nested blocks of {size}"), "bitsandbytes writes 256");
-    }
-    Ok(Some(state))
-}
-
-fn fill_quantized(
-    device: &Device,
-    checkpoint: Option<&Checkpoint>,
-    name: &str,
-    weight: &mut Quantized,
+    weight: &mut Weight,
     storage: Storage,
-    staging: Option<&mut Tensor>,
+    mut values: ViewMut<'_>,
 ) -> Result<()> {
-    if let (Some(checkpoint), Some(state)) =
-        (checkpoint, stored_state(checkpoint, name, weight.shape)?)
-    {
-        return if device.is_plan() {
-            Ok(())
-        } else {
-            fill_stored(checkpoint, name, &state, weight)
-        };
-    }
-    let Some(staging) = staging else {
-        unreachable!("a weight is quantized here only where staging was taken")
-    };
-    let mut values = staging.reshaped(weight.shape);
     if let Some(checkpoint) = checkpoint {
-        let stored = checkpoint.expect(name, &[weight.shape.rows, weight.shape.cols])?;
+        let Shape { rows, cols } = values.shape();
+        let stored = checkpoint.expect(name, &[rows, cols])?;
         put(&stored, name, values.reborrow())?;
-        if storage == Storage::Bf16 && device.kind() == Kind::Cpu {
+        if storage == Storage::Bf16 && values.device().kind() == Kind::Cpu {
             // transformers casts to its `dtype` before bitsandbytes quantizes; a GPU's values are bf16 already.
             let values: &mut [f32] = values.reborrow().into_mut_slice();
             values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }
     }
-    nf4::quantize(values.view(), weight)?;
-    Ok(())
-}
-
-/// A linear layer's weight as bitsandbytes stored it in 4 bits; none where it is stored otherwise.
-pub(crate) fn stored_quantized(
-    device: &Device,
-    checkpoint: &Checkpoint,
-    name: &str,
-    shape: Shape,
-) -> Result<Option<Quantized>> {
-    let Some(state) = stored_state(Some(checkpoint), name, shape)? else { return Ok(None) };
-    let double_quant = state.nested_offset.is_some();
-    let mut held = Quantized::new(device, shape, state.blocksize, double_quant)?;
-    if !device.is_plan() {
-        fill_stored(checkpoint, name, &state, &mut held)?;
-    }
-    Ok(Some(held))
-}
-
-/// Takes codes and scales as they are stored.
-fn fill_stored(
-    checkpoint: &Checkpoint,
-    name: &str,
-    state: &QuantState,
-    weight: &mut Quantized,
-) -> Result<()> {
-    let n = weight.shape.len();
-    let blocks = n.div_ceil(weight.block_size);
-    let part = |suffix: &str, shape: &[usize], dtype: Dtype| -> Result<Stored<'_>> {
-        let stored = checkpoint.expect(&format!("{name}{suffix}"), shape)?;
-        if stored.dtype != dtype {
-            return Err(Error::input(
-                format!(
-                    "{name}{suffix} in '{}' holds {:?}, expected {dtype:?}",
-                    stored.file.display(),
-                    stored.dtype
-                ),
-                "download the checkpoint again",
-            ));
-        }
-        Ok(stored)
-    };
-    let table = |suffix: &str, expected: &[f32]| -> Result<()> {
-        let mut values = vec![0f32; expected.len()];
-        part(suffix, &[expected.len()], Dtype::F32)?.to_f32(name, &mut values)?;
-        if values == expected {
-            return Ok(());
-        }
-        Err(Error::input(
-            format!(
-                "{name}{suffix} in '{}' is not bitsandbytes' table",
-                checkpoint.folder().display()
-            ),
-            "Prospect reads the standard nf4 and dynamic 8-bit tables alone",
-        ))
-    };
-    table(".quant_map", &tables::NF4)?;
-    let mut codes = weight.codes.view_mut();
-    codes.write_bytes(part("", &[n.div_ceil(2), 1], Dtype::U8)?.bytes)?;
-    match &mut weight.scales {
-        Scales::Plain { absmax } => {
-            put(&part(".absmax", &[blocks], Dtype::F32)?, name, absmax.view_mut())?
-        }
-        Scales::Double { codes, nested_absmax, offset } => {
-            table(".nested_quant_map", tables::dynamic_signed())?;
-            codes.view_mut().write_bytes(part(".absmax", &[blocks], Dtype::U8)?.bytes)?;
-            let nested = part(".nested_absmax", &[blocks.div_ceil(NESTED_BLOCK_SIZE)], Dtype::F32)?;
-            put(&nested, name, nested_absmax.view_mut())?;
-            offset.write(&[state.nested_offset.unwrap_or(0.0)])?;
+    match weight {
+        Weight::Dense(_) => {}
+        Weight::FourBit(held) => nf4::quantize(values.view(), held)?,
+        Weight::Int8(held) => {
+            int8::quantize(values.view(), held)?;
+            let scales: Vec<f32> = held.scb.to_vec()?;
+            if let Some(row) = scales.iter().position(|scale| !scale.is_finite()) {
+                return Err(Error::input(
+                    format!("row {row} of {name} has a value beyond f16, through which int8 goes"),
+                    "write model.quantization = \"nf4\", which has no such limit",
+                ));
+            }
         }
     }
     Ok(())
@@ -333,15 +269,16 @@ fn refuse_unknown_tensors(config: &ModelConfig, checkpoint: &Checkpoint) -> Resu
     for layer in 0..config.num_hidden_layers {
         let mut add =
             |path: &str, kind: &str| known.insert(format!("model.layers.{layer}.{path}.{kind}"));
-        for linear in Linear::ALL {
+        for linear in config.linears() {
             add(linear.path(), "weight");
             if linear.has_bias(config) {
                 add(linear.path(), "bias");
             }
         }
-        add("input_layernorm", "weight");
-        add("post_attention_layernorm", "weight");
-        if config.qk_norm {
+        for path in Norm::ALL.into_iter().filter_map(|norm| norm.path(config.norms)) {
+            add(path, "weight");
+        }
+        if config.qk_norm_sizes().is_some() {
             add("self_attn.q_norm", "weight");
             add("self_attn.k_norm", "weight");
         }
@@ -353,7 +290,12 @@ fn refuse_unknown_tensors(config: &ModelConfig, checkpoint: &Checkpoint) -> Resu
             || name
                 .split_once(".weight.")
                 .is_some_and(|(stem, _)| known.contains(&format!("{stem}.weight")))
+            || [".SCB", ".weight_format"]
+                .iter()
+                .filter_map(|suffix| name.strip_suffix(suffix))
+                .any(|stem| known.contains(&format!("{stem}.weight")))
     };
+    foreign::refuse(checkpoint)?;
     match checkpoint.names().find(|name| !belongs(name)) {
         None => Ok(()),
         Some(name) => Err(Error::input(

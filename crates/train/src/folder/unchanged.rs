@@ -31,7 +31,8 @@ pub struct RunFile {
 }
 
 /// Keys that may change between a run and its continuation, because the result does not depend on them.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
+    "data.cache",
     "train.log_every",
     "train.eval_every",
     "train.save_every",
@@ -127,7 +128,11 @@ pub fn fingerprints(inputs: &Inputs) -> Result<Vec<(String, String)>> {
     let recipe = &inputs.recipe;
     let prompts = recipe.generate.iter().map(|generate| &generate.prompts);
     let mut all = Vec::new();
-    for path in recipe.data.train.iter().chain(&recipe.data.eval).chain(prompts) {
+    let held_out = inputs.eval.iter().flat_map(|(eval, _)| eval.sums());
+    for (path, sum) in inputs.dataset.sums().chain(held_out) {
+        all.push((path.display().to_string(), sum.to_owned()));
+    }
+    for path in prompts {
         all.push((path.display().to_string(), checksum::of(&files::read(path)?)));
     }
     let adapter = recipe.adapter.as_ref().and_then(|adapter| adapter.init_from.as_ref());
@@ -137,11 +142,12 @@ pub fn fingerprints(inputs: &Inputs) -> Result<Vec<(String, String)>> {
         all.push((path.display().to_string(), checksum::of(&files::read(&path)?)));
     }
     // Of weights the sum of each tensor, on all cores, and the sum of these in their order.
-    let names: Vec<&str> = inputs.checkpoint.names().collect();
+    let Some(checkpoint) = &inputs.checkpoint else { return Ok(all) };
+    let names: Vec<&str> = checkpoint.names().collect();
     let sums: Vec<String> = names
         .par_iter()
         .filter_map(|name| {
-            let stored = inputs.checkpoint.get(name)?;
+            let stored = checkpoint.get(name)?;
             let (dtype, shape) = (stored.dtype, stored.shape);
             Some(format!("{name} {dtype:?} {shape:?} {};", checksum::of(stored.bytes)))
         })

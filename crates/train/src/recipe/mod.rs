@@ -32,6 +32,7 @@ mod hints;
 mod paths;
 mod setting;
 mod source;
+pub mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -112,6 +113,13 @@ impl Recipe {
         Self::read_with(path, overrides, false)
     }
 
+    /// The recipe that a text holds, for plans of what is not on the disk.
+    pub fn of_text(text: &str) -> Result<Recipe> {
+        let path = Path::new("recipe.toml");
+        let folders = Folders::new(path, false)?;
+        Self::from_tree(&Tree::parse(&folders.recipe_name, text)?, &folders, path)
+    }
+
     fn read_with(path: &Path, overrides: &[String], must_exist: bool) -> Result<Recipe> {
         let folders = Folders::new(path, must_exist)?;
         let unreadable = |why: String| {
@@ -150,7 +158,8 @@ impl Recipe {
             train: Train::read(tree.table("train"), folders)?,
             generate: read_optional(tree, folders)?,
         };
-        recipe.objective.check(tree)?;
+        recipe.objective.resolve(tree)?;
+        recipe.data.check()?;
         recipe.schedule.resolve(tree)?;
         recipe.train.resolve(&recipe.objective, tree)?;
         match &mut recipe.adapter {
@@ -165,15 +174,17 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// An error if the weights are to be trained and held in 4 bits.
+    /// An error if the weights are to be trained and held in 4 or 8 bits.
     fn check_full_fine_tuning(&self, tree: &Tree) -> Result<()> {
         if self.model.quantization == Quantization::None {
             return Ok(());
         }
+        let bits = if self.model.quantization == Quantization::Int8 { 8 } else { 4 };
         let place = tree.given("model", "quantization").map(|entry| format!(", {}", entry.place));
         Err(Error::input(
             format!(
-                "[model] quantization = \"nf4\" and no [adapter]: 4-bit weights cannot be trained{}",
+                "[model] quantization = \"{}\" and no [adapter]: {bits}-bit weights cannot be trained{}",
+                self.model.quantization.as_str(),
                 place.unwrap_or_default()
             ),
             "add an [adapter] table, or write quantization = \"none\"",

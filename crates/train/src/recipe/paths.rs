@@ -3,7 +3,8 @@
 //! A relative path of something that is read (model, data, adapter, prompts) means the file beside the
 //! recipe if there is one, else the file under the current folder. In a `--set` flag it means the
 //! current folder alone, as in any command. Paths come out absolute, so that the recipe as resolved,
-//! which lies in the run folder, means the same files from anywhere.
+//! which lies in the run folder, means the same files from anywhere. Names of the hub (`owner/name`,
+//! `datasets/owner/name`) are taken as such only where there is no file of that name.
 
 use super::setting::{Setting, quote};
 use super::source::{Kind, Place, Value};
@@ -20,7 +21,7 @@ pub(super) struct Folders {
     /// Where the program was started.
     current: PathBuf,
     /// Whether a path at which there is nothing is an error.
-    must_exist: bool,
+    pub(super) must_exist: bool,
 }
 
 impl Folders {
@@ -53,7 +54,7 @@ impl Folders {
     }
 
     /// The places a path of something to be read is looked for at, in that order.
-    fn candidates(&self, path: &str, place: &Place) -> Vec<PathBuf> {
+    pub(super) fn candidates(&self, path: &str, place: &Place) -> Vec<PathBuf> {
         let mut candidates = vec![self.recipe.join(path), self.current.join(path)];
         if matches!(place, Place::Flag(_)) {
             candidates.remove(0);
@@ -64,7 +65,7 @@ impl Folders {
 }
 
 /// The error of a path that was found nowhere.
-fn missing(at: &At, value: &Value, candidates: &[PathBuf], also: &str) -> Error {
+pub(super) fn missing(at: &At, value: &Value, candidates: &[PathBuf], also: &str) -> Error {
     let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
     at.wrong_with(value, "does not exist", format!("looked for {}{also}", looked.join(" and ")))
 }
@@ -83,6 +84,8 @@ impl Setting for PathBuf {
         let candidates = folders.candidates(text, &value.place);
         match candidates.iter().find(|path| path.exists()) {
             Some(path) => Ok(path.clone()),
+            // The name of a data set on the hub stays one: it is the only relative path that comes out.
+            None if hub::Repository::dataset(text).is_some() => Ok(PathBuf::from(text)),
             None if folders.must_exist => Err(missing(at, value, &candidates, "")),
             None => Ok(folders.current.join(text)),
         }
@@ -98,7 +101,7 @@ impl Setting for PathBuf {
 pub enum ModelPath {
     /// A folder in the form of Hugging Face: `config.json`, safetensors, tokenizer.
     Folder(PathBuf),
-    /// A repository of the hub, `owner/name`.
+    /// A repository of the hub, `owner/name` or `owner/name@revision`.
     Hub(String),
 }
 
@@ -111,7 +114,7 @@ impl Setting for ModelPath {
         let Kind::String(text) = &value.kind else { return Err(at.wrong_type(value)) };
         let candidates = folders.candidates(text, &value.place);
         let exists = candidates.iter().any(|path| path.exists());
-        if !exists && is_hub_id(text) {
+        if !exists && hub::Repository::model(text).is_some() {
             return Ok(ModelPath::Hub(text.clone()));
         }
         if !exists && folders.must_exist {
@@ -126,15 +129,4 @@ impl Setting for ModelPath {
             ModelPath::Hub(id) => Some(quote(id)),
         }
     }
-}
-
-/// Whether a text has the form `owner/name` of the hub: letters, digits, `-`, `_`, `.`, none of the two
-/// parts beginning with a dot.
-fn is_hub_id(text: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    text.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name))
 }

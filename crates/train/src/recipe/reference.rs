@@ -8,6 +8,7 @@ use super::model::Model;
 use super::objective::Objective;
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
+use super::sources::Source;
 use super::table::{Key, Table};
 use super::training::Train;
 
@@ -32,6 +33,7 @@ pub fn tables() -> Vec<TableOfKeys> {
         of::<Model>(),
         of::<Adapter>(),
         of::<Data>(),
+        of::<Source>(),
         of::<Objective>(),
         of::<Optimizer>(),
         of::<Schedule>(),

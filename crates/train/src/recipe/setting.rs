@@ -173,6 +173,18 @@ const UNITS: [(&str, u64); 7] = [
     ("KB", 1_000),
 ];
 
+impl std::str::FromStr for Bytes {
+    type Err = ();
+
+    /// A number and a unit, such as `24GiB`.
+    fn from_str(text: &str) -> std::result::Result<Bytes, ()> {
+        let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+        let number: f64 = text[..end].parse().map_err(|_| ())?;
+        let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text[end..].trim()));
+        unit.map(|(_, bytes)| Bytes((number * *bytes as f64) as u64)).ok_or(())
+    }
+}
+
 impl Setting for Bytes {
     fn expects() -> String {
         "a size such as \"24GiB\"".to_owned()
@@ -181,19 +193,13 @@ impl Setting for Bytes {
     fn read(at: &At, value: &Value, _: &Folders) -> Result<Self> {
         let bytes = match &value.kind {
             Kind::Integer(integer) => *integer as f64,
-            Kind::String(text) => {
-                let end =
-                    text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-                let (number, unit) = (text[..end].parse::<f64>(), text[end..].trim());
-                let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
-                match (number, unit) {
-                    (Ok(number), Some((_, bytes))) => number * *bytes as f64,
-                    _ => {
-                        let hint = "write a number and a unit: \"24GiB\", \"1.5GiB\", \"800MB\"";
-                        return Err(at.wrong_with(value, "is no size", hint));
-                    }
+            Kind::String(text) => match text.parse::<Bytes>() {
+                Ok(bytes) => bytes.0 as f64,
+                Err(()) => {
+                    let hint = "write a number and a unit: \"24GiB\", \"1.5GiB\", \"800MB\"";
+                    return Err(at.wrong_with(value, "is no size", hint));
                 }
-            }
+            },
             _ => return Err(at.wrong_type(value)),
         };
         // 2^53 bytes, beyond any memory, is where f64 stops counting single bytes.

@@ -21,7 +21,7 @@ table! {
         /// The number of optimizer steps, instead of `epochs`. Ten million at the most: every step is planned.
         pub max_steps: Option<usize>, AT_LEAST_1;
         /// Examples per group: what the KL estimate of kto is a mean over, TRL's per-device batch. kto
-        /// needs 2. It does not bound memory: `token_budget` does. For dpo a pair is one example.
+        /// needs 2. It does not bound memory: `token_budget` does. A pair is one example.
         pub batch_size: usize = 8, A_MILLION;
         /// Groups per optimizer step: the effective batch is `batch_size` times this. A larger one makes
         /// steps steadier and fewer.

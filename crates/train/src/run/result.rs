@@ -67,7 +67,7 @@ impl Run<'_> {
             Ok(path)
         };
         if let Some(policy) = session.learner.policy() {
-            let config = adapter::config_json(&policy.config, &base);
+            let config = adapter::config_json(policy, &base);
             write_adapter(&mut session.learner, &config, &create("adapter")?)?;
             return Ok(());
         }

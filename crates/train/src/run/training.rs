@@ -168,9 +168,8 @@ impl Run<'_> {
     fn note_bad_batch(&mut self, packed: &PackedStep, step: usize) -> Result<()> {
         self.progress.bad_batches += 1;
         let examples = packed.groups.iter().flat_map(|group| &group.examples);
-        let rows: Vec<String> = examples
-            .map(|example| self.inputs.dataset.examples()[example.index].source.to_string())
-            .collect();
+        let rows: Vec<String> =
+            examples.map(|example| self.inputs.dataset.source(example.index).to_string()).collect();
         self.folder
             .append("bad-batches.jsonl", &json!({"step": step, "rows": rows}).to_string())?;
         let (count, allowed) =

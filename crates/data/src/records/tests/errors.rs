@@ -1,17 +1,31 @@
 //! Every mistake in a row, with its exact message.
 
+use std::path::Path;
+
 use expect_test::{Expect, expect};
 
-use super::{Form, read_texts};
+use super::Form;
+use crate::template::Moment;
+use crate::{DataOptions, Dataset, Tokenizer};
 
 fn check_error(content: &str, form: Form, expected: Expect) {
     check_errors(&[content], form, expected);
 }
 
 fn check_errors(contents: &[&str], form: Form, expected: Expect) {
-    let error = read_texts(contents, form).expect_err("must fail");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/kto/tiny");
+    let tokenizer = Tokenizer::load(&fixtures).expect("tokenizer");
+    let folder = tempfile::tempdir().expect("folder");
+    let name = |number: usize| folder.path().join(format!("{number}.jsonl"));
+    for (number, content) in contents.iter().enumerate() {
+        std::fs::write(name(number), content).expect("written");
+    }
+    let paths: Vec<_> = (0..contents.len()).map(name).collect();
+    let options = DataOptions { form, max_length: None, now: Moment(0) };
+    let error = Dataset::load(&paths, &tokenizer, &options).expect_err("must fail");
     assert_eq!(error.fault, crate::Fault::Input);
-    expected.assert_eq(&error.to_string());
+    let prefix = format!("{}/", folder.path().display());
+    expected.assert_eq(&error.to_string().replace(&prefix, ""));
 }
 
 #[test]
@@ -38,8 +52,8 @@ fn malformed_json_names_line_and_column() {
           hint: each line of a JSONL file is one whole JSON object; a file that begins with '[' is one JSON array"#]],
     );
     check_error(
-        "[{\"prompt\": \"p\"},\n {\"prompt\" \"p\"}]",
-        Form::Unpaired,
+        "[{\"text\": \"p\"},\n {\"prompt\" \"p\"}]",
+        Form::Sft,
         expect![[r#"
         malformed JSON at 0.jsonl:2, column 12: expected `:`
           hint: each line of a JSONL file is one whole JSON object; a file that begins with '[' is one JSON array"#]],
@@ -363,7 +377,7 @@ fn files_without_rows_are_refused() {
         "PAR1\u{0}",
         Form::Unpaired,
         expect![[r#"
-        '0.jsonl' is a Parquet file
-          hint: convert it to JSON lines first, one object per line"#]],
+            '0.jsonl' is damaged: EOF: Parquet file too small. Size is 5 but need 8
+              hint: get the file again, or write it anew, for example with `datasets`' to_parquet"#]],
     );
 }

@@ -14,10 +14,14 @@ use crate::memory::arena::Category;
 use crate::tensor::Tensor;
 
 /// Every file of kernels of this room.
-#[cfg(test)]
 pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
     let flash = flash::FLASH.iter().flat_map(|flash| [&flash.forward, &flash.backward]);
     flash.chain([&standard::MODULE]).collect()
+}
+
+/// Whether there is a flash kernel for a head size.
+pub(super) fn has_flash(head_dim: usize) -> bool {
+    flash::of(head_dim).is_some()
 }
 
 /// Refuses heads that no kernel is for.

@@ -36,8 +36,15 @@ const OP: &str = "attention";
 pub enum Kernel {
     /// Without the score matrix.
     Flash,
-    /// With every score written to memory: for comparison.
+    /// With every score written to memory: for comparison, and for head sizes that no flash kernel is for.
     Standard,
+}
+
+impl Kernel {
+    /// The fastest there is for heads of `head_dim` elements.
+    pub fn fastest(head_dim: usize) -> Kernel {
+        if cuda::has_flash(head_dim) { Kernel::Flash } else { Kernel::Standard }
+    }
 }
 
 /// How heads are laid out and scores are formed.
@@ -60,6 +67,14 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// What forward and backward are booked as.
+    fn name(&self, device: &Device) -> [&'static str; 2] {
+        match (device.arithmetic(), self.kernel) {
+            (Kind::Cuda, Kernel::Standard) => ["standard attention", "standard attention backward"],
+            _ => [OP, "attention backward"],
+        }
+    }
+
     fn query_cols(&self) -> usize {
         self.num_heads * self.head_dim
     }
@@ -98,7 +113,8 @@ pub fn forward(
         _ => None,
     };
     if device.is_plan() {
-        device.book(OP, 4.0 * scores(list, heads), (2 * q.bytes() + 2 * k.bytes()) as f64);
+        let traffic = (2 * q.bytes() + 2 * k.bytes()) as f64;
+        device.book(heads.name(device)[0], 4.0 * scores(list, heads), traffic);
         return Ok(());
     }
     if let Some(workspace) = workspace {
@@ -162,7 +178,7 @@ pub fn backward(
     };
     if device.is_plan() {
         let traffic = 4 * saved.q.bytes() + 4 * saved.k.bytes();
-        device.book("attention backward", 10.0 * scores(list, heads), traffic as f64);
+        device.book(heads.name(device)[1], 10.0 * scores(list, heads), traffic as f64);
         return Ok(());
     }
     if let Some(mut workspace) = workspace {

@@ -8,8 +8,31 @@ use crate::dtype::DType;
 use crate::tensor::{View, ViewMut};
 
 pub(super) fn forward(ids: &[u32], table: View<'_>, y: ViewMut<'_>) {
+    gather(ids, table, y.into_mut_slice());
+}
+
+/// Rows of a table of bf16 or f32, as bf16.
+pub(super) fn gather_bf16(ids: &[u32], table: View<'_>, y: &mut [bf16]) {
     let c = table.cols();
-    let y: &mut [f32] = y.into_mut_slice();
+    let rows = ids.par_iter().zip(y.par_chunks_mut(c)).with_min_len(rows_per_task(c));
+    match table.dtype() {
+        DType::BF16 => {
+            let table: &[bf16] = table.as_slice();
+            rows.for_each(|(id, row)| row.copy_from_slice(&table[*id as usize * c..][..c]));
+        }
+        _ => {
+            let table: &[f32] = table.as_slice();
+            rows.for_each(|(id, row)| {
+                let from = &table[*id as usize * c..][..c];
+                row.iter_mut().zip(from).for_each(|(to, from)| *to = bf16::from_f32(*from));
+            });
+        }
+    }
+}
+
+/// Rows of a table of bf16 or f32, as f32.
+pub(super) fn gather(ids: &[u32], table: View<'_>, y: &mut [f32]) {
+    let c = table.cols();
     let rows = ids.par_iter().zip(y.par_chunks_mut(c)).with_min_len(rows_per_task(c));
     match table.dtype() {
         DType::BF16 => {

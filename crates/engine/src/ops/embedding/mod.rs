@@ -6,6 +6,8 @@
 //!   parameter's gradient, or the gradient of a stream that other paths add to as well)
 //! * an id past the table is refused on the CPU and gives NaN on a GPU, which would have to be asked for it
 //! * nothing is saved
+//! * a table that is not trained may lie in the host's memory ([`forward_from_host`]): rows are gathered there and
+//!   copied up
 
 mod cpu;
 pub(super) mod cuda;
@@ -13,6 +15,8 @@ pub(super) mod cuda;
 mod tests;
 
 use super::expect;
+use half::bf16;
+
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -24,7 +28,11 @@ fn check_ids(ids: View<'_>, rows: usize) -> Result<()> {
     if ids.device().kind() != Kind::Cpu {
         return Ok(());
     }
-    match ids.as_slice::<u32>().iter().find(|id| **id as usize >= rows) {
+    check_rows(ids.as_slice(), rows)
+}
+
+fn check_rows(ids: &[u32], rows: usize) -> Result<()> {
+    match ids.iter().find(|id| **id as usize >= rows) {
         None => Ok(()),
         Some(id) => Err(Error::Argument {
             op: OP,
@@ -52,6 +60,28 @@ pub fn forward(ids: View<'_>, table: View<'_>, y: ViewMut<'_>) -> Result<()> {
     }
     cpu::forward(ids.as_slice(), table, y);
     Ok(())
+}
+
+/// `ids` on the host, and `table` in the memory beside `y`'s device.
+pub fn forward_from_host(ids: &[u32], table: View<'_>, y: ViewMut<'_>) -> Result<()> {
+    let (n, c, device) = (ids.len(), table.cols(), y.device().clone());
+    expect(OP, "y", y.view(), (n, c), device.activations())?;
+    // The bytes that go up, in the element type of activations.
+    device.book("embedding", 0.0, (n * c * device.activations().bytes()) as f64);
+    if device.is_plan() {
+        return Ok(());
+    }
+    check_rows(ids, table.rows())?;
+    match device.activations() {
+        DType::BF16 => y.fill(|rows: &mut [bf16]| {
+            cpu::gather_bf16(ids, table, rows);
+            Ok(())
+        }),
+        _ => y.fill(|rows: &mut [f32]| {
+            cpu::gather(ids, table, rows);
+            Ok(())
+        }),
+    }
 }
 
 /// See the room's contract.

@@ -1,5 +1,8 @@
 //! Proofs of the embedding.
 
+use half::bf16;
+
+use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::memory::arena::Category;
@@ -56,6 +59,36 @@ fn a_bf16_table_gives_the_rounded_rows() {
         [6, 1].iter().flat_map(|r| table.slice(*r..*r + 1).as_slice::<f32>()).copied().collect();
     assert_close("rounded rows", y.as_slice(), &want, 0.02);
     assert!(y.as_slice::<f32>().iter().all(|v| half::bf16::from_f32(*v).to_f32() == *v));
+}
+
+#[test]
+fn a_table_in_the_hosts_memory_gives_the_same_rows() {
+    let check = |device: &Device, dtype: DType| {
+        let given: Vec<f32> = (0..12).map(|i| i as f32 / 3.0).collect();
+        let mut table = device.host().scratch((3, 4), dtype, Category::Weights).unwrap();
+        match dtype {
+            DType::BF16 => {
+                let narrow: Vec<bf16> = given.iter().map(|v| bf16::from_f32(*v)).collect();
+                table.write(&narrow).unwrap();
+            }
+            _ => table.write(&given).unwrap(),
+        }
+        let mut y = device.scratch((4, 4), device.activations(), Category::Activations).unwrap();
+        let ids = [2, 0, 2, 1];
+        embedding::forward_from_host(&ids, table.view(), y.view_mut()).unwrap();
+        let rounds = dtype == DType::BF16 || device.activations() == DType::BF16;
+        let expected = if rounds { rounded(&given) } else { given };
+        let rows = ids.iter().flat_map(|id| expected[*id as usize * 4..][..4].to_vec());
+        assert_eq!(values(&y), rows.collect::<Vec<f32>>());
+        let past = embedding::forward_from_host(&[3, 0, 0, 0], table.view(), y.view_mut());
+        assert!(past.unwrap_err().to_string().contains("id 3 is past the table's last row 2"));
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        check(&cpu(), dtype);
+        if let Some(device) = cuda() {
+            check(&device.with_host(1 << 12).unwrap(), dtype);
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{ByRow, Items, TILE_ROWS, TILE_VOCABULARY};
+use super::{ByRow, Items, Logits, TILE_ROWS, TILE_VOCABULARY};
 use crate::cpu::gemm::{Matrix, multiply};
 use crate::cpu::simd;
 use crate::tensor::{Tensor, View};
@@ -42,6 +42,7 @@ impl<'a> Head<'a> {
 fn for_each_tile(
     x: &[f32],
     head: &mut Head<'_>,
+    form: Logits,
     rows: Range<usize>,
     logits: &mut [f32],
     mut visit: impl FnMut(Range<usize>, &mut [f32], &[f32]),
@@ -53,7 +54,21 @@ fn for_each_tile(
         let weight = head.tile(tokens.clone());
         let logits = &mut logits[..rows.len() * width];
         let x = Matrix::new(&x[rows.start * c..rows.end * c], rows.len(), c, c);
-        multiply(x, Matrix::new(weight, width, c, c).transposed(), 1.0, false, logits, width);
+        let weight_t = Matrix::new(weight, width, c, c).transposed();
+        multiply(x, weight_t, form.scale, false, logits, width);
+        if let Some(cap) = form.soft_cap {
+            // tanh u = 1 - 2 / (e^2u + 1), which saturates without overflow.
+            logits.par_chunks_mut(width).for_each(|row| {
+                simd::vectorized(
+                    #[inline(always)]
+                    || {
+                        row.iter_mut().for_each(|l| {
+                            *l = cap * (1.0 - 2.0 / (simd::exp(2.0 * *l / cap) + 1.0));
+                        });
+                    },
+                );
+            });
+        }
         visit(tokens, logits, weight);
     }
 }
@@ -62,6 +77,7 @@ pub(super) fn forward(
     x: &[f32],
     mut head: Head<'_>,
     items: Items<'_>,
+    form: Logits,
     lse: &mut [f32],
     logps: &mut [f32],
     logits: &mut [f32],
@@ -71,7 +87,7 @@ pub(super) fn forward(
         let rows = start..(start + TILE_ROWS).min(lse.len());
         // Largest logit and sum of exponentials so far.
         let mut sums = vec![(f32::NEG_INFINITY, 0f32); rows.len()];
-        for_each_tile(x, &mut head, rows.clone(), logits, |tokens, logits, _| {
+        for_each_tile(x, &mut head, form, rows.clone(), logits, |tokens, logits, _| {
             let width = tokens.len();
             sums.par_iter_mut().zip(logits.par_chunks(width)).for_each(|((top, sum), row)| {
                 simd::vectorized(
@@ -113,6 +129,7 @@ pub(super) fn backward(
     x: &[f32],
     mut head: Head<'_>,
     items: Items<'_>,
+    form: Logits,
     lse: &[f32],
     mut gradients: Gradients<'_>,
     logits: &mut [f32],
@@ -122,29 +139,46 @@ pub(super) fn backward(
     let row_sum = |row: usize| by_row.of(row).iter().map(|item| dlogps[*item]).sum::<f32>();
     for start in (0..lse.len()).step_by(TILE_ROWS) {
         let rows = start..(start + TILE_ROWS).min(lse.len());
-        for_each_tile(x, &mut head, rows.clone(), logits, |tokens, logits, weight| {
+        for_each_tile(x, &mut head, form, rows.clone(), logits, |tokens, logits, weight| {
             let width = tokens.len();
             logits.par_chunks_mut(width).zip(rows.clone()).for_each(|(values, row)| {
                 let (sum, lse) = (row_sum(row), lse[row]);
+                let here = |item: &usize| {
+                    let target = items.targets[*item] as usize;
+                    tokens.contains(&target).then(|| target - tokens.start)
+                };
+                // Targets' logits are overwritten below: the cap's slope there is taken first.
+                let slope =
+                    |logit: f32| form.soft_cap.map_or(1.0, |c| 1.0 - (logit / c) * (logit / c));
+                let picked: Vec<(usize, f32)> = by_row
+                    .of(row)
+                    .iter()
+                    .filter_map(|item| here(item).map(|at| (at, dlogps[*item] * slope(values[at]))))
+                    .collect();
                 simd::vectorized(
                     #[inline(always)]
-                    || values.iter_mut().for_each(|value| *value = -sum * simd::exp(*value - lse)),
+                    || match form.soft_cap {
+                        None => {
+                            values.iter_mut().for_each(|l| *l = -sum * simd::exp(*l - lse));
+                        }
+                        Some(cap) => values.iter_mut().for_each(|l| {
+                            let bent = *l / cap;
+                            *l = -sum * simd::exp(*l - lse) * (1.0 - bent * bent);
+                        }),
+                    },
                 );
-                for item in by_row.of(row) {
-                    let target = items.targets[*item] as usize;
-                    if tokens.contains(&target) {
-                        values[target - tokens.start] += dlogps[*item];
-                    }
+                for (at, gradient) in picked {
+                    values[at] += gradient;
                 }
             });
             let dlogits = Matrix::new(logits, rows.len(), width, width);
             let add = tokens.start > 0;
             let dx = &mut gradients.dx[rows.start * c..rows.end * c];
-            multiply(dlogits, Matrix::new(weight, width, c, c), 1.0, add, dx, c);
+            multiply(dlogits, Matrix::new(weight, width, c, c), form.scale, add, dx, c);
             if let Some(dweight) = &mut gradients.dweight {
                 let x = Matrix::new(&x[rows.start * c..rows.end * c], rows.len(), c, c);
                 let dweight = &mut dweight[tokens.start * c..tokens.end * c];
-                multiply(dlogits.transposed(), x, 1.0, true, dweight, c);
+                multiply(dlogits.transposed(), x, form.scale, true, dweight, c);
             }
         });
     }

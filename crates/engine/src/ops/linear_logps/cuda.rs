@@ -2,7 +2,7 @@
 //!
 //! The same calls run on `plan` and on the GPU; there the products book their work, and only the launches are left out.
 
-use super::{ByRow, Items, OP};
+use super::{ByRow, Items, Logits, OP};
 use crate::cuda::{Arg, Module};
 use crate::device::Device;
 use crate::dtype::DType;
@@ -52,6 +52,11 @@ impl DeviceItems {
     }
 }
 
+/// The soft cap as the kernels take it: 0 for none.
+fn soft_cap(form: Logits) -> f32 {
+    form.soft_cap.unwrap_or(0.0)
+}
+
 fn tiles(n: usize, size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..n).step_by(size).map(move |start| start..(start + size).min(n))
 }
@@ -60,6 +65,7 @@ pub(super) fn forward(
     x: View<'_>,
     weight: View<'_>,
     items: Items<'_>,
+    form: Logits,
     mut lse: ViewMut<'_>,
     mut logps: ViewMut<'_>,
 ) -> Result<()> {
@@ -73,7 +79,8 @@ pub(super) fn forward(
         for tokens in tiles(vocabulary, TILE_VOCABULARY) {
             let mut tile = logits.reshaped((range.len(), tokens.len()));
             let weight = weight.slice(tokens.clone());
-            matmul::forward(x.slice(range.clone()), weight, 1.0, Output::Write, tile.reborrow())?;
+            let rows = x.slice(range.clone());
+            matmul::forward(rows, weight, form.scale, Output::Write, tile.reborrow())?;
             if device.is_plan() {
                 device.book(OP, 4.0 * tile.shape().len() as f64, tile.view().bytes() as f64);
                 continue;
@@ -93,6 +100,7 @@ pub(super) fn forward(
                     tops.slice(range.clone()).into(),
                     sums.slice(range.clone()).into(),
                     (&logps.reborrow()).into(),
+                    soft_cap(form).into(),
                 ],
             )?;
         }
@@ -119,6 +127,7 @@ pub(super) fn backward(
     x: View<'_>,
     weight: View<'_>,
     items: Items<'_>,
+    form: Logits,
     lse: View<'_>,
     mut dx: ViewMut<'_>,
     mut dweight: Option<ViewMut<'_>>,
@@ -140,7 +149,7 @@ pub(super) fn backward(
             let mut tile = logits.reshaped(shape);
             let mut dtile = dlogits.reshaped(shape);
             let weight = weight.slice(tokens.clone());
-            matmul::forward(x, weight, 1.0, Output::Write, tile.reborrow())?;
+            matmul::forward(x, weight, form.scale, Output::Write, tile.reborrow())?;
             if device.is_plan() {
                 let (tile, dtile) = (tile.view(), dtile.view());
                 let bytes = (tile.bytes() + dtile.bytes()) as f64;
@@ -161,13 +170,14 @@ pub(super) fn backward(
                         dlogps.into(),
                         lse.slice(range.clone()).into(),
                         (&dtile.reborrow()).into(),
+                        soft_cap(form).into(),
                     ],
                 )?;
             }
             let output = if tokens.start == 0 { Output::Write } else { Output::Add };
-            matmul::backward_input(dtile.view(), weight, 1.0, output, sum.reborrow())?;
+            matmul::backward_input(dtile.view(), weight, form.scale, output, sum.reborrow())?;
             if let Some(dweight) = &mut dweight {
-                matmul::backward_weight(dtile.view(), x, 1.0, dweight.slice_mut(tokens))?;
+                matmul::backward_weight(dtile.view(), x, form.scale, dweight.slice_mut(tokens))?;
             }
         }
         cast::forward(sum.view(), dx.slice_mut(range))?;

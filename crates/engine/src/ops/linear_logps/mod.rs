@@ -1,12 +1,13 @@
 //! Log-probabilities of chosen tokens under a linear head, without ever holding the logits:
-//! `logp_i = x_r . w_t - log sum_v exp(x_r . w_v)` for items i = (row r, target t).
+//! `logp_i = l_rt - log sum_v exp l_rv` for items i = (row r, target t), with logits `l_rv = s x_r . w_v`, or, where
+//! there is a soft cap c, `c tanh(s x_r . w_v / c)` (Gemma 2, arXiv 2408.00118, section 2).
 //!
 //! * `x` (M, C) activations, `weight` (V, C) f32 or bf16 (bf16 on a GPU), `lse` (M) f32 is saved for backward, `logps` (I) f32
 //! * a row may be scored several times: the last token of a prompt scores the first of each of its completions
 //! * the logits exist in tiles, in f32: [`TILE_ROWS`] rows by [`TILE_VOCABULARY`] columns on the CPU, larger ones on a
 //!   GPU; backward computes them again
 //! * backward: with G_r the sum of `dlogps` over the items of row r, `dlogits_rv = sum_i dlogp_i [v = t_i] - G_r
-//!   softmax_rv`; `dx = dlogits weight` is overwritten, `dweight += dlogits^T x`
+//!   softmax_rv`, times `1 - (l_rv / c)^2` under a cap; `dx = s dlogits weight` is overwritten, `dweight += s dlogits^T x`
 
 mod cpu;
 pub(super) mod cuda;
@@ -34,6 +35,20 @@ pub struct Items<'a> {
     pub rows: &'a [u32],
     /// The token of each item.
     pub targets: &'a [u32],
+}
+
+/// How a product with the head becomes a logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logits {
+    /// Factor of the product.
+    pub scale: f32,
+    /// Bound that scaled products approach.
+    pub soft_cap: Option<f32>,
+}
+
+impl Logits {
+    /// The products as they are.
+    pub const PLAIN: Logits = Logits { scale: 1.0, soft_cap: None };
 }
 
 /// The items of each row, in their order: `order[starts[r]..starts[r + 1]]`.
@@ -110,13 +125,14 @@ pub fn forward(
     x: View<'_>,
     weight: View<'_>,
     items: Items<'_>,
+    form: Logits,
     lse: ViewMut<'_>,
     logps: ViewMut<'_>,
 ) -> Result<()> {
     check(x, weight, items, lse.view())?;
     expect(OP, "logps", logps.view(), (items.rows.len(), 1), DType::F32)?;
     if x.device().arithmetic() == Kind::Cuda {
-        return cuda::forward(x, weight, items, lse, logps);
+        return cuda::forward(x, weight, items, form, lse, logps);
     }
     let (mut logits, widened) = workspace(x, weight)?;
     if x.device().is_plan() {
@@ -133,6 +149,7 @@ pub fn forward(
         x.as_slice(),
         head,
         items,
+        form,
         lse.into_mut_slice(),
         logps.into_mut_slice(),
         logits.as_mut_slice(),
@@ -146,6 +163,7 @@ pub fn backward(
     x: View<'_>,
     weight: View<'_>,
     items: Items<'_>,
+    form: Logits,
     lse: View<'_>,
     dx: ViewMut<'_>,
     dweight: Option<ViewMut<'_>>,
@@ -157,7 +175,7 @@ pub fn backward(
         expect(OP, "dweight", dweight.view(), (weight.rows(), weight.cols()), DType::F32)?;
     }
     if x.device().arithmetic() == Kind::Cuda {
-        return cuda::backward(dlogps, x, weight, items, lse, dx, dweight);
+        return cuda::backward(dlogps, x, weight, items, form, lse, dx, dweight);
     }
     let (mut logits, widened) = workspace(x, weight)?;
     if x.device().is_plan() {
@@ -175,6 +193,7 @@ pub fn backward(
         x.as_slice(),
         head,
         items,
+        form,
         lse.as_slice(),
         gradients,
         logits.as_mut_slice(),

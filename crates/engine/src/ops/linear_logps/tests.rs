@@ -3,7 +3,7 @@
 use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::memory::arena::Category;
-use crate::ops::linear_logps::{self, Items};
+use crate::ops::linear_logps::{self, Items, Logits};
 use crate::ops::{
     cast,
     linear_logps::{TILE_ROWS, TILE_VOCABULARY},
@@ -16,11 +16,23 @@ use crate::testing::{
 };
 
 fn forward(x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
+    forward_as(Logits::PLAIN, x, weight, items)
+}
+
+fn forward_as(form: Logits, x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
     let mut lse = filled(x.device(), (x.rows(), 1), 7.0);
     let mut logps = filled(x.device(), (items.rows.len(), 1), 7.0);
-    linear_logps::forward(x.view(), weight, items, lse.view_mut(), logps.view_mut()).unwrap();
+    linear_logps::forward(x.view(), weight, items, form, lse.view_mut(), logps.view_mut()).unwrap();
     (lse, logps)
 }
+
+/// What families make of the product: nothing, a factor, a cap, both.
+const FORMS: [Logits; 4] = [
+    Logits::PLAIN,
+    Logits { scale: 0.4, soft_cap: None },
+    Logits { scale: 1.0, soft_cap: Some(1.5) },
+    Logits { scale: 2.5, soft_cap: Some(3.0) },
+];
 
 /// The same by the definition, in f64.
 fn naive(x: &[f32], weight: &[f32], c: usize, items: Items<'_>) -> Vec<f32> {
@@ -44,6 +56,23 @@ fn two_tokens_worked_by_hand() {
     let (lse, logps) = forward(&x, weight.view(), Items { rows: &[0, 0], targets: &[0, 1] });
     assert_close("lse", lse.as_slice(), &[4f32.ln()], 1e-6);
     assert_close("logps", logps.as_slice(), &[0.25f32.ln(), 0.75f32.ln()], 1e-6);
+}
+
+#[test]
+fn a_factor_and_a_cap_worked_by_hand() {
+    let device = cpu();
+    // Products 0 and 2 ln 3: half of them makes logits 0 and ln 3; under a cap of 1, tanh(ln 3) = (9 - 1) / (9 + 1).
+    let (x, weight) =
+        (tensor(&device, (1, 1), &[2.0 * 3f32.ln()]), tensor(&device, (2, 1), &[0.0, 1.0]));
+    let items = Items { rows: &[0], targets: &[1] };
+    let halved = Logits { scale: 0.5, soft_cap: None };
+    let (_, logps) = forward_as(halved, &x, weight.view(), items);
+    assert_close("logps", logps.as_slice(), &[0.75f32.ln()], 1e-6);
+    let capped = Logits { scale: 0.5, soft_cap: Some(1.0) };
+    let (lse, logps) = forward_as(capped, &x, weight.view(), items);
+    let expected = (1.0 + 0.8f32.exp()).ln();
+    assert_close("lse", lse.as_slice(), &[expected], 1e-6);
+    assert_close("logps", logps.as_slice(), &[0.8 - expected], 1e-6);
 }
 
 #[test]
@@ -88,14 +117,22 @@ fn gradients_match_finite_differences_on_dirty_buffers() {
     // Row 3 is scored three times, row 5 not at all.
     let items = Items { rows: &[0, 3, 3, 3, 1, 6, 2, 4], targets: &[46, 0, 5, 5, 12, 33, 7, 1] };
     let dlogps = normal(&device, (8, 1), 3);
-    let (lse, _) = forward(&x, weight.view(), items);
-    let (mut dx, mut dweight) = (filled(&device, (m, c), 9.0), filled(&device, (v, c), 2.0));
+    for form in FORMS {
+        gradients_match(form, &x, &weight, items, &dlogps);
+    }
+}
+
+fn gradients_match(form: Logits, x: &Tensor, weight: &Tensor, items: Items<'_>, dlogps: &Tensor) {
+    let (device, m, c, v) = (x.device(), x.rows(), x.cols(), weight.rows());
+    let (lse, _) = forward_as(form, x, weight.view(), items);
+    let (mut dx, mut dweight) = (filled(device, (m, c), 9.0), filled(device, (v, c), 2.0));
     let dw = Some(dweight.view_mut());
     linear_logps::backward(
         dlogps.view(),
         x.view(),
         weight.view(),
         items,
+        form,
         lse.view(),
         dx.view_mut(),
         dw,
@@ -107,14 +144,14 @@ fn gradients_match_finite_differences_on_dirty_buffers() {
     );
     gradient_matches("dx", x.as_slice(), dx.as_slice(), |values| {
         dot(
-            forward(&tensor(&device, (m, c), values), weight.view(), items).1.as_slice(),
+            forward_as(form, &tensor(device, (m, c), values), weight.view(), items).1.as_slice(),
             dlogps.as_slice(),
         )
     });
     let clean: Vec<f32> = dweight.as_slice::<f32>().iter().map(|d| d - 2.0).collect();
     gradient_matches("dweight", weight.as_slice(), &clean, |values| {
         dot(
-            forward(&x, tensor(&device, (v, c), values).view(), items).1.as_slice(),
+            forward_as(form, x, tensor(device, (v, c), values).view(), items).1.as_slice(),
             dlogps.as_slice(),
         )
     });
@@ -126,9 +163,15 @@ fn a_target_past_the_vocabulary_is_refused() {
     let (x, weight) = (normal(&device, (2, 3), 1), normal(&device, (5, 3), 2));
     let (mut lse, mut logps) = (filled(&device, (2, 1), 0.0), filled(&device, (1, 1), 0.0));
     let items = Items { rows: &[1], targets: &[5] };
-    let error =
-        linear_logps::forward(x.view(), weight.view(), items, lse.view_mut(), logps.view_mut())
-            .unwrap_err();
+    let error = linear_logps::forward(
+        x.view(),
+        weight.view(),
+        items,
+        Logits::PLAIN,
+        lse.view_mut(),
+        logps.view_mut(),
+    )
+    .unwrap_err();
     assert!(
         error
             .to_string()
@@ -149,6 +192,7 @@ fn plan_books_it_and_never_more_than_a_tile_of_logits() {
             x.view(),
             weight.view(),
             items,
+            Logits::PLAIN,
             lse.view(),
             dx.view_mut(),
             None,
@@ -167,20 +211,33 @@ fn on_cuda_it_computes_what_the_cpu_does() {
         let mut targets: Vec<u32> = rows.iter().map(|_| stream.next_u32() % v as u32).collect();
         targets[0] = v as u32 - 1;
         let dlogps = rounded(&stream.normals(rows.len()));
-        same_on_cuda(|device| {
-            let x = normal_activations(device, (m, c), 1);
-            let head: Vec<f32> = Stream::new(9, 2).normals(v * c).iter().map(|w| w * 0.1).collect();
-            let weight = activations(device, (v, c), &rounded(&head));
-            let items = Items { rows: &rows, targets: &targets };
-            let (lse, logps) = forward(&x, weight.view(), items);
-            let dlogps = tensor(device, (rows.len(), 1), &dlogps);
-            let mut dx = filled_activations(device, (m, c), 7.0);
-            let mut dweight = filled(device, (v, c), 0.5);
-            let (d, w) = (dx.view_mut(), Some(dweight.view_mut()));
-            linear_logps::backward(dlogps.view(), x.view(), weight.view(), items, lse.view(), d, w)
+        for form in FORMS {
+            same_on_cuda(|device| {
+                let x = normal_activations(device, (m, c), 1);
+                let head: Vec<f32> =
+                    Stream::new(9, 2).normals(v * c).iter().map(|w| w * 0.1).collect();
+                let weight = activations(device, (v, c), &rounded(&head));
+                let items = Items { rows: &rows, targets: &targets };
+                let (lse, logps) = forward_as(form, &x, weight.view(), items);
+                let dlogps = tensor(device, (rows.len(), 1), &dlogps);
+                let mut dx = filled_activations(device, (m, c), 7.0);
+                let mut dweight = filled(device, (v, c), 0.5);
+                let (d, w) = (dx.view_mut(), Some(dweight.view_mut()));
+                let (x, lse_view) = (x.view(), lse.view());
+                linear_logps::backward(
+                    dlogps.view(),
+                    x,
+                    weight.view(),
+                    items,
+                    form,
+                    lse_view,
+                    d,
+                    w,
+                )
                 .unwrap();
-            vec![("lse", lse), ("logps", logps), ("dx", dx), ("dweight", dweight)]
-        });
+                vec![("lse", lse), ("logps", logps), ("dx", dx), ("dweight", dweight)]
+            });
+        }
     }
 }
 
@@ -195,7 +252,9 @@ fn plan_for_a_gpu_takes_what_the_gpu_takes() {
         let dlogps = tensor(device, (3, 1), &[1.0; 3]);
         let mut dx = filled_activations(device, (700, 64), 7.0);
         let (d, l) = (dx.view_mut(), lse.view());
-        linear_logps::backward(dlogps.view(), x.view(), weight.view(), items, l, d, None).unwrap();
+        let form = Logits::PLAIN;
+        linear_logps::backward(dlogps.view(), x.view(), weight.view(), items, form, l, d, None)
+            .unwrap();
         (device.peak_bytes(), device.peak_by_category())
     };
     assert_eq!(run(&Device::plan_for(Kind::Cuda)), run(&gpu));

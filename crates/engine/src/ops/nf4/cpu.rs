@@ -1,10 +1,10 @@
-//! NF4 on the CPU. The order of the float operations is that of bitsandbytes' `default` backend, since codes are
+//! 4 bits on the CPU. The order of the float operations is that of bitsandbytes' `default` backend, since codes are
 //! compared byte for byte: a full block is multiplied with the reciprocal of its absmax, a short last block is
 //! divided by it.
 
 use rayon::prelude::*;
 
-use super::{NESTED_BLOCK_SIZE, tables};
+use super::{CodeBook, NESTED_BLOCK_SIZE, tables};
 
 /// The least absmax a block is divided by.
 const TINY: f32 = 1e-38;
@@ -15,10 +15,16 @@ fn absmax_of(block: &[f32]) -> f32 {
 }
 
 /// Fills `codes` and returns the absmax of each block.
-pub(super) fn quantize(x: &[f32], block_size: usize, codes: &mut [u8]) -> Vec<f32> {
-    let bounds: [f32; 15] = tables::thresholds(&tables::NF4);
-    let code =
-        |scaled: f32| bounds.iter().filter(|bound| scaled.clamp(-1.0, 1.0) > **bound).count() as u8;
+pub(super) fn quantize(
+    x: &[f32],
+    code_book: CodeBook,
+    block_size: usize,
+    codes: &mut [u8],
+) -> Vec<f32> {
+    let (bounds, order) = (code_book.bounds(), code_book.order());
+    let code = |scaled: f32| {
+        order[bounds.iter().filter(|bound| scaled.clamp(-1.0, 1.0) > **bound).count()]
+    };
     let scale_of = |block: &[f32]| -> (f32, f32) {
         let max = absmax_of(block);
         // (what is stored, what is divided by)
@@ -62,6 +68,7 @@ pub(super) fn quantize_absmax(absmax: &[f32], codes: &mut [u8], nested: &mut [f3
 }
 
 pub(super) fn dequantize(
+    values: &[f32; 16],
     codes: &[u8],
     block_size: usize,
     scale: impl Fn(usize) -> f32 + Sync,
@@ -71,7 +78,7 @@ pub(super) fn dequantize(
         let scale = scale(block);
         let at = block * block_size;
         if at.is_multiple_of(2) {
-            let values: [f32; 16] = tables::NF4.map(|value| value * scale);
+            let values: [f32; 16] = values.map(|value| value * scale);
             for (pair, byte) in y.chunks_mut(2).zip(&codes[at / 2..]) {
                 pair[0] = values[(byte >> 4) as usize];
                 if let [_, second] = pair {
@@ -82,7 +89,7 @@ pub(super) fn dequantize(
             for (i, y) in y.iter_mut().enumerate() {
                 let byte = codes[(at + i) / 2];
                 let code = if (at + i).is_multiple_of(2) { byte >> 4 } else { byte & 15 };
-                *y = tables::NF4[code as usize] * scale;
+                *y = values[code as usize] * scale;
             }
         }
     });

@@ -1,6 +1,6 @@
 //! The launches of nf4.cu.
 
-use super::{BLOCK_SIZE, NESTED_BLOCK_SIZE, Quantized, Scales};
+use super::{BLOCK_SIZE, CodeBook, NESTED_BLOCK_SIZE, Quantized, Scales};
 use crate::cuda::{Arg, Module};
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, View, ViewMut};
@@ -15,6 +15,14 @@ pub(crate) static MODULE: Module = Module {
         ("nf4_quantize_absmax", 256, 0),
     ],
 };
+
+/// The kernels' number of a code book.
+fn number(code_book: CodeBook) -> Arg {
+    Arg::U32(match code_book {
+        CodeBook::Nf4 => 0,
+        CodeBook::Fp4 => 1,
+    })
+}
 
 /// Elements that a block of threads dequantizes.
 const PER_BLOCK: usize = 256 * 8 * 4;
@@ -33,6 +41,7 @@ pub(super) fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
         "nf4_dequantize",
         [n.div_ceil(PER_BLOCK) as u32, 1, 1],
         &[
+            number(x.code_book),
             x.codes.view().into(),
             absmax,
             codes,
@@ -61,7 +70,8 @@ pub(super) fn quantize(x: View<'_>, out: &mut Quantized, scales: Option<Tensor>)
         (Scales::Double { .. }, Some(scales)) => scales.view().into(),
         (Scales::Double { .. }, None) => unreachable!("the caller took room for the scales"),
     };
-    let args = [x.into(), (n as u64).into(), out.codes.view().into(), absmax];
+    let args =
+        [number(out.code_book), x.into(), (n as u64).into(), out.codes.view().into(), absmax];
     cuda.launch(&MODULE, "nf4_quantize", [blocks.div_ceil(8) as u32, 1, 1], &args)?;
     if let Scales::Double { codes, nested_absmax, offset } = &out.scales {
         let count = Arg::U64(blocks as u64);

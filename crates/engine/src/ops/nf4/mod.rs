@@ -1,14 +1,19 @@
-//! NF4: 4-bit NormalFloat quantization (Dettmers et al., arXiv 2305.14314, appendix E) in bitsandbytes' layout, to
-//! the byte of bitsandbytes 0.50.2's CPU path.
+//! 4-bit quantization in bitsandbytes' layout, to the byte of bitsandbytes 0.50.2's CPU path: NF4, NormalFloat
+//! (Dettmers et al., arXiv 2305.14314, appendix E), and with the same storage FP4, a float of 4 bits. Which of the two a
+//! weight is in says its [`CodeBook`].
 //!
 //! * `x` (R, C) activations, row-major; blocks of `block_size` consecutive elements regardless of rows, the last may be short
 //! * codes ((n + 1) / 2) u8, the first element of a pair in the high nibble; `absmax` of each block in f32
-//! * `code = nearest(x / absmax)` over [`tables::NF4`], an exact tie takes the lower code
+//! * `code = nearest(x / absmax)` over the code book, an exact tie takes the lower value. bitsandbytes' CUDA kernel
+//!   compares magnitudes in FP4: there a tie below zero takes the other neighbour, and what rounds to zero has code 8
+//!   where it is negative, code 0 where it is not; the CPU has it the other way round, and both codes are zero
+//! * what is not finite has no code that means anything: who reads a file refuses it
 //! * double quantization: the mean of all absmax is the offset, the rest is an 8-bit code in blocks of 256 with
 //!   its own f32 absmax; `absmax_i = map[code_i] * nested_i/256 + offset`
-//! * [`dequantize`]: `y = NF4[code] * absmax`, `y` (R, C) activations, overwritten. There is no backward: a quantized
+//! * [`dequantize`]: `y = values[code] * absmax`, `y` (R, C) activations, overwritten. There is no backward: a quantized
 //!   weight is frozen
 
+mod code_book;
 mod cpu;
 pub(super) mod cuda;
 pub mod tables;
@@ -22,6 +27,8 @@ use crate::error::Result;
 use crate::memory::arena::Category;
 use crate::tensor::{Shape, Tensor, View, ViewMut};
 
+pub use code_book::CodeBook;
+
 const OP: &str = "nf4";
 
 /// Elements of a block, unless a checkpoint says otherwise.
@@ -29,10 +36,12 @@ pub const BLOCK_SIZE: usize = 64;
 /// Absmax values that share one nested absmax.
 pub const NESTED_BLOCK_SIZE: usize = 256;
 
-/// A weight in NF4.
+/// A weight in 4 bits.
 pub struct Quantized {
     /// Rows and columns of the weight.
     pub shape: Shape,
+    /// What its codes stand for.
+    pub code_book: CodeBook,
     /// Elements of a block.
     pub block_size: usize,
     /// Two codes a byte.
@@ -64,6 +73,7 @@ impl Quantized {
     pub fn new(
         device: &Device,
         shape: Shape,
+        code_book: CodeBook,
         block_size: usize,
         double_quant: bool,
     ) -> Result<Quantized> {
@@ -79,7 +89,7 @@ impl Quantized {
         } else {
             Scales::Plain { absmax: take(blocks, DType::F32)? }
         };
-        Ok(Quantized { shape, block_size, codes, scales })
+        Ok(Quantized { shape, code_book, block_size, codes, scales })
     }
 }
 
@@ -105,7 +115,8 @@ pub fn quantize(x: View<'_>, out: &mut Quantized) -> Result<()> {
     if x.device().kind() == Kind::Cuda {
         return cuda::quantize(x, out, scales);
     }
-    let absmax = cpu::quantize(x.as_slice(), out.block_size, out.codes.as_mut_slice());
+    let absmax =
+        cpu::quantize(x.as_slice(), out.code_book, out.block_size, out.codes.as_mut_slice());
     match &mut out.scales {
         Scales::Plain { absmax: to } => to.as_mut_slice().copy_from_slice(&absmax),
         Scales::Double { codes, nested_absmax, offset } => {
@@ -131,10 +142,11 @@ pub fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
         return cuda::dequantize(x, y);
     }
     let codes = x.codes.as_slice();
+    let values = x.code_book.values();
     match &x.scales {
         Scales::Plain { absmax } => {
             let absmax: &[f32] = absmax.as_slice();
-            cpu::dequantize(codes, x.block_size, |block| absmax[block], y.into_mut_slice());
+            cpu::dequantize(values, codes, x.block_size, |block| absmax[block], y.into_mut_slice());
         }
         Scales::Double { codes: absmax, nested_absmax, offset } => {
             let (absmax, nested): (&[u8], &[f32]) = (absmax.as_slice(), nested_absmax.as_slice());
@@ -143,7 +155,7 @@ pub fn dequantize(x: &Quantized, y: ViewMut<'_>) -> Result<()> {
             let scale = |block: usize| {
                 map[absmax[block] as usize] * nested[block / NESTED_BLOCK_SIZE] + offset
             };
-            cpu::dequantize(codes, x.block_size, scale, y.into_mut_slice());
+            cpu::dequantize(values, codes, x.block_size, scale, y.into_mut_slice());
         }
     }
     Ok(())

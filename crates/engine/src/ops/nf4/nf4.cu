@@ -1,11 +1,17 @@
-// NF4: dequantization to bf16, and quantization as bitsandbytes does it.
+// 4 bits: dequantization to bf16, and quantization as bitsandbytes does it.
 #include "common.cuh"
 #include "dynamic_maps.cuh"
 
-// The code book as bit patterns of f32.
-__device__ const u32 NF4[16] = {
-    0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0, 0xbe91a24d, 0xbe3d353f, 0xbdba7871, 0x00000000,
-    0x3da2faff, 0x3e24cae3, 0x3e7c04dd, 0x3ead033a, 0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000,
+// The code books, NF4 and FP4: the values in their order as bit patterns of f32, and the code of each.
+__device__ const u32 VALUES[2][16] = {
+    {0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0, 0xbe91a24d, 0xbe3d353f, 0xbdba7871, 0x00000000,
+     0x3da2faff, 0x3e24cae3, 0x3e7c04dd, 0x3ead033a, 0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000},
+    {0xbf800000, 0xbf2aaaab, 0xbf000000, 0xbeaaaaab, 0xbe800000, 0xbe2aaaab, 0xbbaaaaab, 0x00000000,
+     0x00000000, 0x3baaaaab, 0x3e2aaaab, 0x3e800000, 0x3eaaaaab, 0x3f000000, 0x3f2aaaab, 0x3f800000},
+};
+__device__ const u8 CODES[2][16] = {
+    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+    {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3},
 };
 
 // The scale of a block: as it is, or map[code] * nested + offset.
@@ -23,10 +29,10 @@ struct Scales {
 
 // A thread writes 8 neighbouring elements in each of REPEAT rounds; blocks hold at least 8 elements, so 8 share one scale.
 #define REPEAT 4
-extern "C" __global__ void nf4_dequantize(const u8 *codes, const float *absmax, const u8 *absmax_codes,
+extern "C" __global__ void nf4_dequantize(u32 book, const u8 *codes, const float *absmax, const u8 *absmax_codes,
                                           const float *nested, const float *offset, u32 block_shift, u64 n, bf16 *y) {
     __shared__ float values[16], map[256];
-    if (threadIdx.x < 16) values[threadIdx.x] = __uint_as_float(NF4[threadIdx.x]);
+    if (threadIdx.x < 16) values[CODES[book][threadIdx.x]] = __uint_as_float(VALUES[book][threadIdx.x]);
     map[threadIdx.x] = __uint_as_float(DYNAMIC_SIGNED[threadIdx.x]);
     __syncthreads();
     Scales scales = {absmax, absmax_codes, nested, offset};
@@ -63,10 +69,11 @@ extern "C" __global__ void nf4_dequantize(const u8 *codes, const float *absmax, 
 }
 
 // Codes and scales of blocks of 64 elements, a warp a block, two neighbouring elements a lane.
-extern "C" __global__ void nf4_quantize(const bf16 *x, u64 n, u8 *codes, float *absmax) {
+extern "C" __global__ void nf4_quantize(u32 book, const bf16 *x, u64 n, u8 *codes, float *absmax) {
     __shared__ float bounds[15];
     if (threadIdx.x < 15) {
-        bounds[threadIdx.x] = THRESHOLD(__uint_as_float(NF4[threadIdx.x]), __uint_as_float(NF4[threadIdx.x + 1]));
+        const u32 *values = VALUES[book] + threadIdx.x;
+        bounds[threadIdx.x] = THRESHOLD(__uint_as_float(values[0]), __uint_as_float(values[1]));
     }
     __syncthreads();
     u64 block = u64(blockIdx.x) * 8 + threadIdx.x / WARP;
@@ -87,7 +94,7 @@ extern "C" __global__ void nf4_quantize(const bf16 *x, u64 n, u8 *codes, float *
         first += fminf(fmaxf(low, -1.0f), 1.0f) > bounds[i];
         second += fminf(fmaxf(high, -1.0f), 1.0f) > bounds[i];
     }
-    if (at < n) codes[at / 2] = u8(first << 4 | second);
+    if (at < n) codes[at / 2] = u8(CODES[book][first] << 4 | CODES[book][second]);
 }
 
 // The mean of all absmax, summed in f64 by one block in a fixed order.

@@ -13,15 +13,20 @@ pub(crate) static MODULE: Module = Module {
 
 pub(super) fn turn(
     x: ViewMut<'_>,
+    head_dim: usize,
     positions: View<'_>,
     cos: View<'_>,
     sin: View<'_>,
     direction: f32,
 ) -> Result<()> {
     let half = cos.cols();
-    let (kernel, each) =
-        if half.is_multiple_of(8) { ("rope_turn_8", 8) } else { ("rope_turn_1", 1) };
-    let total = x.shape().len() / 2 / each;
+    let (kernel, each) = if half.is_multiple_of(8) && head_dim.is_multiple_of(8) {
+        ("rope_turn_8", 8)
+    } else {
+        ("rope_turn_1", 1)
+    };
+    let heads = x.cols() / head_dim;
+    let total = x.rows() * heads * (half / each);
     x.device().cuda().launch(
         &MODULE,
         kernel,
@@ -32,7 +37,8 @@ pub(super) fn turn(
             cos.into(),
             sin.into(),
             (total as u64).into(),
-            ((x.cols() / (2 * half)) as u32).into(),
+            (heads as u32).into(),
+            (head_dim as u32).into(),
             (half as u32).into(),
             (cos.rows() as u32).into(),
             direction.into(),

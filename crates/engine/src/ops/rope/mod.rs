@@ -1,8 +1,9 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864, eq. 34) in the half-split layout of Hugging Face:
-//! `y_i = x_i cos - x_{i+D/2} sin`, `y_{i+D/2} = x_{i+D/2} cos + x_i sin` for `i < D/2`, in place, per head.
+//! `y_i = x_i cos - x_{i+R/2} sin`, `y_{i+R/2} = x_{i+R/2} cos + x_i sin` for `i < R/2`, in place, per head. R is the
+//! head size D, or less: then the rest of a head stays as it is.
 //!
-//! * `x` (N, H D) activations, `cos` and `sin` (P, D/2) f32 by position, `positions` (N) u32 per token
-//! * backward turns the other way: the same with `sin` negated, in place on `dx`
+//! * `x` (N, H D) activations, `cos` and `sin` (P, R/2) f32 by position, `positions` (N) u32 per token
+//! * backward turns the other way: the same with `sin` negated, in place on `dx`; a factor on both tables is one on `dx`
 //! * a position past the table is refused on the CPU and gives NaN on a GPU, which would have to be asked for it
 //! * nothing is saved; positions are per token, so that packed segments each start at their own
 
@@ -20,17 +21,30 @@ use crate::tensor::{View, ViewMut};
 const OP: &str = "rope";
 
 /// See the room's contract.
-pub fn forward(x: ViewMut<'_>, positions: View<'_>, cos: View<'_>, sin: View<'_>) -> Result<()> {
-    turn(x, positions, cos, sin, 1.0)
+pub fn forward(
+    x: ViewMut<'_>,
+    head_dim: usize,
+    positions: View<'_>,
+    cos: View<'_>,
+    sin: View<'_>,
+) -> Result<()> {
+    turn(x, head_dim, positions, cos, sin, 1.0)
 }
 
 /// See the room's contract.
-pub fn backward(dx: ViewMut<'_>, positions: View<'_>, cos: View<'_>, sin: View<'_>) -> Result<()> {
-    turn(dx, positions, cos, sin, -1.0)
+pub fn backward(
+    dx: ViewMut<'_>,
+    head_dim: usize,
+    positions: View<'_>,
+    cos: View<'_>,
+    sin: View<'_>,
+) -> Result<()> {
+    turn(dx, head_dim, positions, cos, sin, -1.0)
 }
 
 fn turn(
     x: ViewMut<'_>,
+    head_dim: usize,
     positions: View<'_>,
     cos: View<'_>,
     sin: View<'_>,
@@ -41,12 +55,12 @@ fn turn(
     expect(OP, "positions", positions, (n, 1), DType::U32)?;
     expect(OP, "cos", cos, (cos.rows(), half), DType::F32)?;
     expect(OP, "sin", sin, (cos.rows(), half), DType::F32)?;
-    if half == 0 || !x.cols().is_multiple_of(2 * half) {
+    if half == 0 || 2 * half > head_dim || !x.cols().is_multiple_of(head_dim) {
         return Err(Error::Shape {
             op: OP,
             name: "cos",
             got: (cos.rows(), half),
-            expected: (cos.rows(), x.cols() / 2),
+            expected: (cos.rows(), head_dim / 2),
         });
     }
     if x.device().is_plan() {
@@ -54,7 +68,7 @@ fn turn(
         return Ok(());
     }
     if x.device().kind() == Kind::Cuda {
-        return cuda::turn(x, positions, cos, sin, direction);
+        return cuda::turn(x, head_dim, positions, cos, sin, direction);
     }
     let positions = positions.as_slice::<u32>();
     if let Some(position) = positions.iter().find(|position| **position as usize >= cos.rows()) {
@@ -67,7 +81,7 @@ fn turn(
             hint: "lower max_length to the model's max_position_embeddings",
         });
     }
-    let cols = x.cols();
-    cpu::turn(x.into_mut_slice(), cols, positions, cos.as_slice(), sin.as_slice(), half, direction);
+    let heads = cpu::Heads { cols: x.cols(), head_dim, half };
+    cpu::turn(x.into_mut_slice(), heads, positions, cos.as_slice(), sin.as_slice(), direction);
     Ok(())
 }

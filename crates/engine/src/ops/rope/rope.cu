@@ -1,16 +1,16 @@
-// Rotary position embedding in place: a thread turns V neighbouring pairs (i, i + D/2) of one head.
+// Rotary position embedding in place: a thread turns V neighbouring pairs (i, i + half) of one head of `head_dim`.
 #include "common.cuh"
 
 template <int V>
 __device__ __forceinline__ void turn(bf16 *x, const u32 *positions, const float *cosines, const float *sines,
-                                     u64 total, u32 heads, u32 half, u32 table_rows, float direction) {
+                                     u64 total, u32 heads, u32 head_dim, u32 half, u32 table_rows, float direction) {
     u64 index = u64(blockIdx.x) * 256 + threadIdx.x;
     if (index >= total) return;
     u32 per_head = half / V;
     u32 i = u32(index % per_head) * V;
     u64 head = index / per_head;
     u32 position = positions[head / heads];
-    bf16 *first = x + head * (2 * u64(half)) + i, *second = first + half;
+    bf16 *first = x + head * head_dim + i, *second = first + half;
     bool known = position < table_rows;
     const float *cosine = cosines + u64(known ? position : 0) * half + i;
     const float *sine = sines + u64(known ? position : 0) * half + i;
@@ -34,10 +34,10 @@ __device__ __forceinline__ void turn(bf16 *x, const u32 *positions, const float 
 }
 
 extern "C" __global__ void rope_turn_8(bf16 *x, const u32 *positions, const float *cosines, const float *sines, u64 total,
-                                       u32 heads, u32 half, u32 table_rows, float direction) {
-    turn<8>(x, positions, cosines, sines, total, heads, half, table_rows, direction);
+                                       u32 heads, u32 head_dim, u32 half, u32 table_rows, float direction) {
+    turn<8>(x, positions, cosines, sines, total, heads, head_dim, half, table_rows, direction);
 }
 extern "C" __global__ void rope_turn_1(bf16 *x, const u32 *positions, const float *cosines, const float *sines, u64 total,
-                                       u32 heads, u32 half, u32 table_rows, float direction) {
-    turn<1>(x, positions, cosines, sines, total, heads, half, table_rows, direction);
+                                       u32 heads, u32 head_dim, u32 half, u32 table_rows, float direction) {
+    turn<1>(x, positions, cosines, sines, total, heads, head_dim, half, table_rows, direction);
 }

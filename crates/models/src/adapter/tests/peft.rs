@@ -24,6 +24,7 @@ fn logits(model: &Model, adapter: Option<&Adapter>, prompt: &[u32]) -> Vec<f32> 
     let positions = device.upload(&packed.positions).unwrap();
     let pass = Pass {
         tokens: tokens.view(),
+        ids: &packed.tokens,
         positions: positions.view(),
         segments: packed.segments.clone(),
         groups: vec![RowGroup { rows: 0..prompt.len(), adapter }],
@@ -141,7 +142,7 @@ fn started(model: &mut Model, base: &str, lora: &LoraConfig) -> (Adapter, Adapte
     let device = model.device().clone();
     let checkpoint = Checkpoint::open(&fixture("models").join(base)).unwrap();
     let mut start = Adapter::zeros(&device, &model.config, lora).unwrap();
-    let base = Base { checkpoint: &checkpoint, storage: Storage::F32 };
+    let base = Base { checkpoint: Some(&checkpoint), storage: Storage::F32 };
     start.start(&mut model.weights, base, 7).unwrap();
     let mut policy = Adapter::zeros(&device, &model.config, lora).unwrap();
     policy.copy_from(&mut start);
@@ -181,7 +182,7 @@ fn a_start_from_the_weights_is_the_base_and_is_written_for_it() {
         }
         policy.measure(&model.weights).unwrap();
         let ours = tempfile::tempdir().unwrap();
-        let config = config_json(&policy.config, base);
+        let config = config_json(&policy, base);
         let starts = start.tensors_mut();
         let both = policy.tensors_mut().into_iter().zip(&starts);
         let entries: Vec<Entry<'_>> =
@@ -218,9 +219,17 @@ fn what_quantization_loses_is_less_with_loftq() {
     };
     for (layer, matrices) in adapter.layers.iter().enumerate() {
         for (linear, lora) in matrices.iter().enumerate() {
-            let lora = lora.as_ref().unwrap();
-            let held = model.weights.layers[layer].linears[linear].visit(&device).unwrap();
-            let exact = whole.weights.layers[layer].linears[linear].visit(&device).unwrap();
+            let Some(lora) = lora else { continue };
+            let held = model.weights.layers[layer].linears[linear]
+                .as_ref()
+                .unwrap()
+                .visit(&device)
+                .unwrap();
+            let exact = whole.weights.layers[layer].linears[linear]
+                .as_ref()
+                .unwrap()
+                .visit(&device)
+                .unwrap();
             let mut with = held.view().as_slice::<f32>().to_vec();
             let (a, b) = (lora.a.as_slice::<f32>(), lora.b.as_slice::<f32>());
             for (row, b) in with.chunks_mut(lora.a.cols()).zip(b.chunks(8)) {
@@ -237,7 +246,7 @@ fn what_quantization_loses_is_less_with_loftq() {
     let mut dense = crate::testing::model(&device, "qwen3");
     let checkpoint = Checkpoint::open(&fixture("models/qwen3")).unwrap();
     let mut adapter = Adapter::zeros(&device, &dense.config, &lora).unwrap();
-    let base = Base { checkpoint: &checkpoint, storage: Storage::F32 };
+    let base = Base { checkpoint: Some(&checkpoint), storage: Storage::F32 };
     let error = adapter.start(&mut dense.weights, base, 1).unwrap_err();
     expect![[r#"
         adapter.init = "loftq" makes up for what quantization loses, and the model is not quantized
@@ -256,11 +265,18 @@ fn a_base_in_4_bits_holds_the_rest_in_4_bits() {
     let mut dense = crate::testing::model(&device, "qwen3");
     let (ours, _) = started(&mut quantized, "qwen3", &lora);
     let (exact, _) = started(&mut dense, "qwen3", &lora);
-    let rest = dense.weights.layers[1].linears[4].visit(&device).unwrap();
-    let mut expected =
-        engine::ops::nf4::Quantized::new(&device, rest.view().shape(), 64, true).unwrap();
+    let rest = dense.weights.layers[1].linears[4].as_ref().unwrap().visit(&device).unwrap();
+    let mut expected = engine::ops::nf4::Quantized::new(
+        &device,
+        rest.view().shape(),
+        engine::ops::nf4::CodeBook::Nf4,
+        64,
+        true,
+    )
+    .unwrap();
     engine::ops::nf4::quantize(rest.view(), &mut expected).unwrap();
-    let crate::weights::Weight::Nf4(held) = &quantized.weights.layers[1].linears[4] else {
+    let Some(crate::weights::Weight::FourBit(held)) = &quantized.weights.layers[1].linears[4]
+    else {
         panic!("the weight is in 4 bits")
     };
     assert_eq!(held.codes.as_slice::<u8>(), expected.codes.as_slice::<u8>());
@@ -286,7 +302,7 @@ fn plan_takes_what_a_start_takes() {
             let lora =
                 LoraConfig { start, use_dora: true, modules_to_save, ..LoraConfig::default() };
             let mut adapter = Adapter::zeros(device, &model.config, &lora).unwrap();
-            let base = Base { checkpoint: &checkpoint, storage };
+            let base = Base { checkpoint: Some(&checkpoint), storage };
             adapter.start(&mut model.weights, base, 1).unwrap();
         });
     }

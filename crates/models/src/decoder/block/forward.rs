@@ -1,9 +1,7 @@
 //! A block forward.
 
-use std::ops::Range;
-
 use engine::memory::arena::Category;
-use engine::ops::{add, attention, gated_mlp, rms_norm, rope};
+use engine::ops::{add, attention, columns, gated_mlp, rms_norm, rope, scale};
 use engine::tensor::{Tensor, View, ViewMut};
 
 use super::super::linear;
@@ -11,7 +9,7 @@ use super::{Activations, Visit};
 use crate::error::Result;
 use crate::generate::LayerCache;
 use crate::lora::saved::Module;
-use crate::weights::{Layer, Linear};
+use crate::weights::{Layer, Linear, Norm};
 
 /// The residual stream between blocks. What a block computes is added to it together with the norm that follows, one
 /// pass over the rows for both.
@@ -29,22 +27,34 @@ impl Stream {
         Ok(Stream { x, y, pending: false })
     }
 
-    /// Adds what is pending, and `y = norm(x)`, each part of the rows with its weight.
-    fn norm(
-        &mut self,
-        weights: &[(Range<usize>, View<'_>)],
-        eps: f32,
-        rstd: &mut Tensor,
-    ) -> Result<()> {
-        for (rows, weight) in weights {
+    /// Adds what is pending, and `y = norm(x)`, each part of the rows with its weight; where there is no such norm,
+    /// `y = x`.
+    fn norm(&mut self, visit: Visit<'_>, norm: Norm, rstd: &mut Tensor) -> Result<()> {
+        let Some(module) = visit.norm(norm) else {
+            self.settle()?;
+            self.y.copy_prefix(self.x.view());
+            return Ok(());
+        };
+        let config = &visit.model.config;
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
+        for (rows, weight) in visit.weights(module) {
             let rows = || rows.clone();
             let (x, y) = (&mut self.x, self.y.slice_mut(rows()));
             let rstd = rstd.slice_mut(rows());
             if self.pending {
-                rms_norm::add_forward(x.slice_mut(rows()), y, *weight, 0.0, eps, rstd)?;
+                rms_norm::add_forward(x.slice_mut(rows()), y, weight, offset, eps, rstd)?;
             } else {
-                rms_norm::forward(x.slice(rows()), *weight, 0.0, eps, y, rstd)?;
+                rms_norm::forward(x.slice(rows()), weight, offset, eps, y, rstd)?;
             }
+        }
+        self.pending = false;
+        Ok(())
+    }
+
+    /// Adds what is pending.
+    fn settle(&mut self) -> Result<()> {
+        if self.pending {
+            add::forward(self.y.view(), self.x.view_mut())?;
         }
         self.pending = false;
         Ok(())
@@ -52,9 +62,7 @@ impl Stream {
 
     /// The stream behind the last block.
     pub(in crate::decoder) fn finish(mut self) -> Result<Tensor> {
-        if self.pending {
-            add::forward(self.y.view(), self.x.view_mut())?;
-        }
+        self.settle()?;
         Ok(self.x)
     }
 }
@@ -76,11 +84,49 @@ pub(in crate::decoder) fn forward(
     keeping: Keeping<'_>,
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
-    let config = &visit.model.config;
-    let n = stream.x.rows();
-    let mut rstd = visit.numbers(n, 1)?;
-    let weights = visit.weights(Module::InputLayernorm(visit.index));
-    stream.norm(&weights, config.rms_norm_eps, &mut rstd)?;
+    let mut rstd = visit.numbers(stream.x.rows(), 1)?;
+    let mut keep = attention(visit, stream, &mut rstd, keeping, cache)?;
+    match keep.as_deref_mut() {
+        Some(keep) => mlp(visit, 0, stream.y.view_mut(), Some(keep))?,
+        None => {
+            for rows in visit.tiles(stream.y.rows()) {
+                mlp(visit, rows.start, stream.y.slice_mut(rows), None)?;
+            }
+        }
+    }
+    leave(visit, Norm::AfterMlp, &mut stream.y, &mut rstd, keep)?;
+    stream.pending = true;
+    Ok(())
+}
+
+/// The block again from its input, as far as backward, which computes the MLP again by itself, needs it: attention, and
+/// where a norm follows the MLP what goes into that.
+pub(in crate::decoder) fn again(
+    visit: Visit<'_>,
+    input: Tensor,
+    keep: &mut Activations,
+) -> Result<()> {
+    let mut rstd = visit.numbers(input.rows(), 1)?;
+    let mut stream = Stream::new(input)?;
+    let keep = attention(visit, &mut stream, &mut rstd, Keeping::All(keep), None)?;
+    if visit.layer().norm(Norm::AfterMlp).is_some() {
+        for rows in visit.tiles(stream.y.rows()) {
+            mlp(visit, rows.start, stream.y.slice_mut(rows), None)?;
+        }
+        leave(visit, Norm::AfterMlp, &mut stream.y, &mut rstd, keep)?;
+    }
+    Ok(())
+}
+
+/// The block as far as its second norm; hands on where all is kept.
+fn attention<'a>(
+    visit: Visit<'_>,
+    stream: &mut Stream,
+    rstd: &mut Tensor,
+    keeping: Keeping<'a>,
+    cache: Option<&mut LayerCache>,
+) -> Result<Option<&'a mut Activations>> {
+    stream.norm(visit, Norm::BeforeAttention, rstd)?;
     let mut keep = match keeping {
         Keeping::Nothing => None,
         Keeping::Input(input) => {
@@ -89,44 +135,84 @@ pub(in crate::decoder) fn forward(
         }
         Keeping::All(keep) => {
             keep.x.copy_prefix(stream.x.view());
-            keep.rstd.copy_prefix(rstd.view());
+            keep.put_rstd(Norm::BeforeAttention, rstd);
             Some(keep)
         }
     };
     attend(visit, &mut stream.y, keep.as_deref_mut(), cache)?;
+    leave(visit, Norm::AfterAttention, &mut stream.y, rstd, keep.as_deref_mut())?;
     stream.pending = true;
 
-    let weights = visit.weights(Module::PostAttentionLayernorm(visit.index));
-    stream.norm(&weights, config.rms_norm_eps, &mut rstd)?;
+    stream.norm(visit, Norm::BeforeMlp, rstd)?;
     if let Some(keep) = &mut keep {
         keep.middle.copy_prefix(stream.x.view());
-        keep.middle_rstd.copy_prefix(rstd.view());
+        keep.put_rstd(Norm::BeforeMlp, rstd);
     }
-    mlp(visit, &mut stream.y, keep)?;
-    stream.pending = true;
+    Ok(keep)
+}
+
+/// `y = m norm(y)`, of what comes out of attention or MLP, where the family has such a norm and such a multiplier.
+fn leave(
+    visit: Visit<'_>,
+    norm: Norm,
+    y: &mut Tensor,
+    rstd: &mut Tensor,
+    keep: Option<&mut Activations>,
+) -> Result<()> {
+    let config = &visit.model.config;
+    if let Some(module) = visit.norm(norm) {
+        let mut raw = visit.buffer(y.rows(), y.cols())?;
+        raw.copy_prefix(y.view());
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
+        for (rows, weight) in visit.weights(module) {
+            let (to, r) = (y.slice_mut(rows.clone()), rstd.slice_mut(rows.clone()));
+            rms_norm::forward(raw.slice(rows), weight, offset, eps, to, r)?;
+        }
+        if let Some(keep) = keep {
+            if let Some(kept) = keep.raw_mut(norm) {
+                kept.copy_prefix(raw.view());
+            }
+            keep.put_rstd(norm, rstd);
+        }
+    }
+    if config.residual_multiplier != 1.0 {
+        scale::forward(y.view_mut(), config.residual_multiplier)?;
+    }
     Ok(())
 }
 
-/// `y = down_proj(act(gate_proj(y)) * up_proj(y))`.
-fn mlp(visit: Visit<'_>, y: &mut Tensor, keep: Option<&mut Activations>) -> Result<()> {
+/// `y = down_proj(act(gate_proj(y)) * up_proj(y))`, for rows of the pass from `first` on.
+fn mlp(
+    visit: Visit<'_>,
+    first: usize,
+    mut y: ViewMut<'_>,
+    keep: Option<&mut Activations>,
+) -> Result<()> {
     let (config, n) = (&visit.model.config, y.rows());
     let width = config.intermediate_size;
     let (mut gate, mut up) = (visit.buffer(n, width)?, visit.buffer(n, width)?);
     let mut keep = keep;
     let mut run = |linear: Linear, x: View<'_>, y: ViewMut<'_>| {
         let mid = keep.as_deref_mut().and_then(|keep| keep.mids[linear as usize].as_mut());
-        linear::forward(visit.place(linear), x, y, mid)
+        linear::forward(visit.place_from(linear, first), x, y, mid)
     };
-    run(Linear::Gate, y.view(), gate.view_mut())?;
-    run(Linear::Up, y.view(), up.view_mut())?;
+    if config.fused_linears {
+        let mut both = visit.buffer(n, 2 * width)?;
+        run(Linear::GateUp, y.view(), both.view_mut())?;
+        columns::take(both.view(), 0, gate.view_mut())?;
+        columns::take(both.view(), width, up.view_mut())?;
+    } else {
+        run(Linear::Gate, y.view(), gate.view_mut())?;
+        run(Linear::Up, y.view(), up.view_mut())?;
+    }
     {
         let mut product = visit.buffer(n, width)?;
         gated_mlp::forward(gate.view(), up.view(), config.activation, product.view_mut())?;
-        run(Linear::Down, product.view(), y.view_mut())?;
+        run(Linear::Down, product.view(), y.reborrow())?;
     }
-    if let Some(keep) = keep {
-        keep.gate.copy_prefix(gate.view());
-        keep.up.copy_prefix(up.view());
+    if let Some([kept_gate, kept_up]) = keep.and_then(|keep| keep.mlp.as_mut()) {
+        kept_gate.copy_prefix(gate.view());
+        kept_up.copy_prefix(up.view());
     }
     Ok(())
 }
@@ -139,18 +225,32 @@ fn attend(
     cache: Option<&mut LayerCache>,
 ) -> Result<()> {
     let (model, pass) = (visit.model, visit.pass);
-    let (config, layer, n) = (&model.config, &model.weights.layers[visit.index], y.rows());
+    let (config, layer, n) = (&model.config, visit.layer(), y.rows());
     let mut q = visit.buffer(n, config.query_size())?;
     let mut k = visit.buffer(n, config.key_value_size())?;
     let mut v = visit.buffer(n, config.key_value_size())?;
-    for (linear, to) in [(Linear::Q, &mut q), (Linear::K, &mut k), (Linear::V, &mut v)] {
+    let mut run = |linear: Linear, to: ViewMut<'_>| {
         let mid = keep.as_deref_mut().and_then(|keep| keep.mids[linear as usize].as_mut());
-        linear::forward(visit.place(linear), y.view(), to.view_mut(), mid)?;
+        linear::forward(visit.place(linear), y.view(), to, mid)
+    };
+    if config.fused_linears {
+        let mut all = visit.buffer(n, q.cols() + k.cols() + v.cols())?;
+        run(Linear::Qkv, all.view_mut())?;
+        let mut start = 0;
+        for part in [&mut q, &mut k, &mut v] {
+            columns::take(all.view(), start, part.view_mut())?;
+            start += part.cols();
+        }
+    } else {
+        run(Linear::Q, q.view_mut())?;
+        run(Linear::K, k.view_mut())?;
+        run(Linear::V, v.view_mut())?;
     }
     norm_heads(visit, layer, &mut q, &mut k, keep.as_deref_mut())?;
-    let (cos, sin) = (model.rope.cos.view(), model.rope.sin.view());
-    for rows in [&mut q, &mut k] {
-        rope::forward(rows.view_mut(), pass.positions, cos, sin)?;
+    if let Some([turns, cos, sin]) = visit.rotary(n) {
+        for rows in [&mut q, &mut k] {
+            rope::forward(rows.view_mut(), config.head_dim, turns, cos, sin)?;
+        }
     }
     let mut out = visit.buffer(n, config.query_size())?;
     let mut lse = visit.numbers(n, config.num_attention_heads)?;
@@ -177,7 +277,8 @@ fn attend(
     Ok(())
 }
 
-/// The norms of query and key heads, in place, where the family has them.
+/// The norms of queries and keys, in place, where the family has them: of each head, or of all of them at once, as long
+/// as their weight is.
 fn norm_heads(
     visit: Visit<'_>,
     layer: &Layer,
@@ -186,16 +287,17 @@ fn norm_heads(
     keep: Option<&mut Activations>,
 ) -> Result<()> {
     let (Some(q_norm), Some(k_norm)) = (&layer.q_norm, &layer.k_norm) else { return Ok(()) };
-    let eps = visit.model.config.rms_norm_eps;
+    let config = &visit.model.config;
     let mut kept = keep.and_then(|keep| keep.normed_heads.as_mut());
     for (i, (rows, weight)) in [(q, q_norm), (k, k_norm)].into_iter().enumerate() {
         let mut before = visit.buffer(rows.rows(), rows.cols())?;
         let mut rstd = visit.numbers(rows.rows(), rows.cols() / weight.rows())?;
         before.copy_prefix(rows.view());
+        let (offset, eps) = (config.norm_offset, config.rms_norm_eps);
         let module = if i == 0 { Module::QNorm } else { Module::KNorm };
         for (part, weight) in visit.weights(module(visit.index)) {
             let (y, r) = (rows.slice_mut(part.clone()), rstd.slice_mut(part.clone()));
-            rms_norm::forward(before.slice(part), weight, 0.0, eps, y, r)?;
+            rms_norm::forward(before.slice(part), weight, offset, eps, y, r)?;
         }
         if let Some(kept) = &mut kept {
             kept[i].0.copy_prefix(before.view());

@@ -42,7 +42,7 @@ proptest! {
         policy in trees(),
         base in trees(),
         start in trees(),
-        keep in prop_oneof![Just(Keep::All), Just(Keep::Input)],
+        keep in prop_oneof![Just(Keep::All), Just(Keep::Input), Just(Keep::Host)],
     ) {
         let device = cpu();
         let model = model(&device, name);

@@ -161,8 +161,8 @@ fn keys_that_do_not_go_together() {
     check(
         "[objective]\nname = \"dpo\"\ndesirable_weight = 1.0",
         expect![[r#"
-        [objective] desirable_weight has no effect in dpo, recipe.toml:7
-          hint: remove it; dpo has beta, label_smoothing, reference"#]],
+            [objective] desirable_weight has no effect in dpo, recipe.toml:7
+              hint: remove it; dpo has loss_type, beta, label_smoothing, sft_weight, reference"#]],
     );
     check(
         "[objective]\nname = \"sft\"\nbeta = 0.1",
@@ -173,13 +173,67 @@ fn keys_that_do_not_go_together() {
     check(
         "[objective]\nlabel_smoothing = 0.1",
         expect![[r#"
-        [objective] label_smoothing has no effect in kto, recipe.toml:6
-          hint: remove it; kto has beta, desirable_weight, undesirable_weight, reference"#]],
+            [objective] label_smoothing has no effect in kto, recipe.toml:6
+              hint: remove it; kto has beta, desirable_weight, undesirable_weight, sft_weight, reference"#]],
+    );
+    check(
+        "[objective]\nname = \"dpo\"\nloss_type = \"hinge\"\nlabel_smoothing = 0.1",
+        expect![[r#"
+            [objective] label_smoothing has no effect in dpo with loss_type = "hinge", recipe.toml:8
+              hint: remove it; dpo with loss_type = "hinge" has loss_type, beta, sft_weight, reference"#]],
+    );
+    check(
+        "[objective]\nname = \"dpo\"\nsimpo_gamma = 0.1",
+        expect![[r#"
+        [objective] simpo_gamma has no effect in dpo, recipe.toml:7
+          hint: remove it; dpo has loss_type, beta, label_smoothing, sft_weight, reference"#]],
+    );
+    check(
+        "[objective]\nname = \"orpo\"\nreference = \"start\"",
+        expect![[r#"
+        [objective] reference has no effect in orpo, recipe.toml:7
+          hint: remove it; orpo has beta, sft_weight"#]],
+    );
+    check(
+        "[objective]\nname = \"kto\"\nloss_type = \"sigmoid\"",
+        expect![[r#"
+        [objective] loss_type has no effect in kto, recipe.toml:7
+          hint: remove it; kto has beta, desirable_weight, undesirable_weight, sft_weight, reference"#]],
+    );
+    check(
+        "[objective]\nname = \"cpo\"\nloss_type = \"robust\"",
+        expect![[r#"
+        [objective] loss_type = "robust" is no loss of cpo, recipe.toml:7
+          hint: write "sigmoid", "hinge" or "ipo", or name = "dpo""#]],
+    );
+    check(
+        "[objective]\nname = \"dpo\"\nloss_type = \"exo_pair\"",
+        expect![[r#"
+        [objective] loss_type = "exo_pair" needs a label_smoothing above 0, recipe.toml:7
+          hint: write label_smoothing = 1e-3, as its paper does"#]],
+    );
+    check(
+        "[objective]\nname = \"sft\"\nsft_weight = 1",
+        expect![[r#"
+        [objective] sft_weight has no effect in sft, recipe.toml:7
+          hint: remove it; sft has no further keys"#]],
+    );
+    check(
+        "[objective]\nrpo_alpha = 1",
+        expect![[r#"
+        unknown key 'rpo_alpha' in [objective], recipe.toml:6
+          hint: Prospect calls it 'sft_weight' in [objective]"#]],
     );
     check_whole(
         "[model]\npath = \"model\"\nquantization = \"nf4\"\n[data]\ntrain = \"feedback.jsonl\"",
         expect![[r#"
             [model] quantization = "nf4" and no [adapter]: 4-bit weights cannot be trained, recipe.toml:3
+              hint: add an [adapter] table, or write quantization = "none""#]],
+    );
+    check_whole(
+        "[model]\npath = \"model\"\nquantization = \"int8\"\n[data]\ntrain = \"feedback.jsonl\"",
+        expect![[r#"
+            [model] quantization = "int8" and no [adapter]: 8-bit weights cannot be trained, recipe.toml:3
               hint: add an [adapter] table, or write quantization = "none""#]],
     );
 }

@@ -41,8 +41,8 @@ fn wrong_types() {
     check(
         "[objective]\nname = 3",
         expect![[r#"
-        [objective] name = 3 is an integer, recipe.toml:6
-          hint: write "kto", "apo_zero_unpaired", "dpo" or "sft""#]],
+            [objective] name = 3 is an integer, recipe.toml:6
+              hint: write "kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo" or "sft""#]],
     );
     check(
         "order = [\"shuffled\"]",
@@ -301,14 +301,14 @@ fn unknown_names() {
     check(
         "[objective]\nname = \"ktoo\"",
         expect![[r#"
-        [objective] name = "ktoo" is not known, recipe.toml:6
-          hint: did you mean "kto"? It may be "kto", "apo_zero_unpaired", "dpo" or "sft""#]],
+            [objective] name = "ktoo" is not known, recipe.toml:6
+              hint: did you mean "kto"? It may be "kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo" or "sft""#]],
     );
     check(
         "[objective]\nname = \"ppo\"",
         expect![[r#"
-        [objective] name = "ppo" is not known, recipe.toml:6
-          hint: did you mean "dpo"? It may be "kto", "apo_zero_unpaired", "dpo" or "sft""#]],
+            [objective] name = "ppo" is not known, recipe.toml:6
+              hint: did you mean "dpo"? It may be "kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo" or "sft""#]],
     );
     check(
         "[optimizer]\nname = \"AdamW\"",
@@ -338,7 +338,7 @@ fn unknown_names() {
         "[model]\npath = \"model\"\nquantization = \"int4\"",
         expect![[r#"
         [model] quantization = "int4" is not known, recipe.toml:3
-          hint: it may be "none" or "nf4""#]],
+          hint: did you mean "nf4"? It may be "none", "nf4", "fp4" or "int8""#]],
     );
 }
 

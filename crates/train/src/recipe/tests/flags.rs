@@ -139,8 +139,8 @@ fn bad_flags() {
     check_error(
         &["objective.name=kt"],
         expect![[r#"
-        [objective] name = kt is not known, --set objective.name=kt
-          hint: did you mean "kto"? It may be "kto", "apo_zero_unpaired", "dpo" or "sft""#]],
+            [objective] name = kt is not known, --set objective.name=kt
+              hint: did you mean "kto"? It may be "kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo" or "sft""#]],
     );
     check_error(
         &["train.batch_size=1"],

@@ -5,6 +5,7 @@ mod bad_values;
 mod flags;
 mod reference;
 mod resolved;
+mod sources;
 
 use super::Recipe;
 use crate::error::Result;

@@ -12,8 +12,13 @@ const FIXED: &[(&str, &str)] = &[
         "r lora_alpha lora_dropout use_rslora use_dora target_modules exclude_modules layers_to_transform \
          rank_pattern alpha_pattern modules_to_save init init_from",
     ),
-    ("data", "train eval max_length order"),
-    ("objective", "name beta desirable_weight undesirable_weight label_smoothing reference"),
+    ("data", "train eval form columns max_length order cache"),
+    ("data.train", "files form columns weight"),
+    (
+        "objective",
+        "name loss_type beta desirable_weight undesirable_weight label_smoothing simpo_gamma discopop_tau \
+         sft_weight reference",
+    ),
     ("optimizer", "name learning_rate beta1 beta2 eps weight_decay max_grad_norm"),
     ("schedule", "name warmup_steps warmup_ratio"),
     (

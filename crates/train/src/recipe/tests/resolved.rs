@@ -3,6 +3,7 @@
 use super::{Place, SHORTEST};
 use crate::recipe::adapter::TargetModules;
 use crate::recipe::objective::Reference;
+use crate::recipe::sources::{DataPath, Source};
 use crate::recipe::{ModelPath, Recipe};
 use expect_test::expect;
 
@@ -35,8 +36,11 @@ v_proj = 8
 [data]
 train = ["feedback.jsonl", "more.jsonl"]
 eval = "held-out.jsonl"
+form = "sharegpt"
+columns = { label = "liked", conversations = "turns" }
 max_length = 512
 order = "sequential"
+cache = "tokens"
 [objective]
 name = "kto"
 beta = 0.3
@@ -113,6 +117,7 @@ fn the_shortest_recipe_gets_every_default() {
         beta = 0.1
         desirable_weight = 1.0
         undesirable_weight = 1.0
+        sft_weight = 0.0
         reference = "base"
 
         [optimizer]
@@ -177,14 +182,18 @@ fn the_longest_recipe_keeps_every_value() {
         [data]
         train = ["PLACE/feedback.jsonl", "PLACE/more.jsonl"]
         eval = ["PLACE/held-out.jsonl"]
+        form = "sharegpt"
+        columns = { label = "liked", conversations = "turns" }
         max_length = 512
         order = "sequential"
+        cache = "HERE/tokens"
 
         [objective]
         name = "kto"
         beta = 0.3
         desirable_weight = 1.25
         undesirable_weight = 0.75
+        sft_weight = 0.0
         reference = "start"
 
         [optimizer]
@@ -231,10 +240,11 @@ fn the_resolved_text_reads_back_the_same() {
     let run_folder = place.path("run");
     // In the run folder lie things that relative paths would be mistaken for.
     std::fs::create_dir_all(run_folder.join("start")).unwrap();
-    for objective in ["kto", "apo_zero_unpaired", "dpo", "sft"] {
+    let objectives = ["kto", "apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo", "sft"];
+    for objective in objectives {
         for written in [SHORTEST, LONGEST] {
             let written = match objective {
-                "dpo" | "sft" => written
+                "bco" | "dpo" | "orpo" | "simpo" | "cpo" | "sft" => written
                     .lines()
                     .filter(|line| {
                         !["desirable_weight", "undesirable_weight", "beta =", "reference"]
@@ -288,7 +298,8 @@ fn a_plan_can_be_made_before_the_data_is_there() {
     std::fs::write(&path, SHORTEST.replace("feedback", "not-yet")).unwrap();
     assert!(Recipe::read(&path, &[]).is_err());
     let recipe = Recipe::read_without_files(&path, &[]).unwrap();
-    assert_eq!(recipe.data.train, [std::env::current_dir().unwrap().join("not-yet.jsonl")]);
+    let path = std::env::current_dir().unwrap().join("not-yet.jsonl");
+    assert_eq!(recipe.data.train, [Source::of(DataPath(path))]);
 }
 
 #[test]
@@ -313,8 +324,25 @@ fn the_learning_rate_that_is_not_written_depends_on_the_objective() {
 }
 
 #[test]
+fn the_weight_of_sft_that_is_not_written_depends_on_the_objective() {
+    let place = Place::new();
+    let weight = |flags: &[&str]| place.read(SHORTEST, flags).unwrap().objective.sft_weight;
+    for (objective, expected) in [
+        ("kto", Some(0.0)),
+        ("dpo", Some(0.0)),
+        ("simpo", Some(0.0)),
+        ("orpo", Some(1.0)),
+        ("cpo", Some(1.0)),
+        ("sft", None),
+    ] {
+        assert_eq!(weight(&[&format!("objective.name={objective}")]), expected, "{objective}");
+    }
+    assert_eq!(weight(&["objective.name=cpo", "objective.sft_weight=0.25"]), Some(0.25));
+}
+
+#[test]
 fn objectives_without_a_kl_estimate_take_a_batch_of_one() {
-    for objective in ["apo_zero_unpaired", "dpo", "sft"] {
+    for objective in ["apo_zero_unpaired", "bco", "dpo", "orpo", "simpo", "cpo", "sft"] {
         let flags = [&format!("objective.name={objective}"), "train.batch_size=1"];
         assert_eq!(Place::new().read(SHORTEST, &flags).unwrap().train.batch_size, 1);
     }
