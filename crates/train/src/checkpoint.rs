@@ -80,8 +80,7 @@ impl<'a> Contents<'a> {
     /// What a learner has after `step` steps. `base` is what an adapter is trained on.
     pub fn of(learner: &'a mut Learner, step: usize, bad_batches: usize, base: &str) -> Self {
         let (updates, rewards) = (learner.updates, learner.rewards);
-        let adapter_config =
-            learner.policy().map(|policy| adapter::config_json(policy, base));
+        let adapter_config = learner.policy().map(|policy| adapter::config_json(policy, base));
         let (mut values, mut moments) = (Vec::new(), Vec::new());
         for (name, value, state) in learner.parameters_mut() {
             for (part, tensor) in state.tensors_mut() {

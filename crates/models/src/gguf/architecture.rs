@@ -94,7 +94,10 @@ impl Architecture {
         let missing = [
             (config.o_bias && !it.o_bias, "a bias of the attention's output"),
             (config.mlp_bias && !it.mlp_bias, "biases of the MLP"),
-            ((config.qk_norm == QkNorm::Heads) != it.qk_norm, "norms of query and key heads as this model has them"),
+            (
+                (config.qk_norm == QkNorm::Heads) != it.qk_norm,
+                "norms of query and key heads as this model has them",
+            ),
             (
                 it.square && config.query_size() != config.hidden_size,
                 "queries of another width than hidden_size",
