@@ -45,11 +45,6 @@ pub const READERS: &[Reader] = &[
         read: parquet,
     },
     Reader {
-        name: "arrow",
-        seeds: &["data/formats/chat.stream.arrow", "data/formats/chat.lz4.arrow"],
-        read: arrow,
-    },
-    Reader {
         name: "template",
         seeds: &[
             "data/templates/python.jinja",
@@ -132,10 +127,6 @@ fn csv(bytes: &[u8], folder: &Path) {
 
 fn parquet(bytes: &[u8], folder: &Path) {
     rows(bytes, folder, "data.parquet");
-}
-
-fn arrow(bytes: &[u8], folder: &Path) {
-    rows(bytes, folder, "data.arrow");
 }
 
 /// A message of each kind, for templates.

@@ -279,7 +279,7 @@ impl Dataset {
             largest: 1,
             file: 0,
             origin: 0,
-            label: index % 2 == 0,
+            label: index.is_multiple_of(2),
             moved: false,
         };
         let dataset = Self {

@@ -277,6 +277,9 @@ impl<'a> Maker<'a> {
         let (reading, row) = detected(&self.origins[origin], form, &first, body, report)?;
         let shape = records::parse(form, first.clone(), reading.convert(form, &first, row)?)?.shape;
         report.conversational = shape.is_conversational();
+        if report.conversational {
+            self.tokenization.compile()?;
+        }
         Ok(Read { reading, shape, first })
     }
 

@@ -90,6 +90,12 @@ impl<'a> Tokenization<'a> {
         self.template.get().and_then(|template| template.as_ref().ok())
     }
 
+    /// Compiles the template, for conversations to come: its errors are of no row.
+    pub(crate) fn compile(&self) -> Result<&ChatTemplate> {
+        let compile = || ChatTemplate::of(self.tokenizer, self.now);
+        self.template.get_or_init(compile).as_ref().map_err(Error::clone)
+    }
+
     /// Tokenizes a row. The prompt is tokenized once for all its completions.
     pub(crate) fn row(&self, row: Row) -> Result<Tokenized> {
         let empty: Vec<bool> = row.completions.iter().map(|(text, _)| text.is_empty()).collect();
@@ -182,9 +188,7 @@ impl<'a> Tokenization<'a> {
         messages: &[&Message],
         add_generation_prompt: bool,
     ) -> Result<String> {
-        let compile = || ChatTemplate::of(self.tokenizer, self.now);
-        let template = self.template.get_or_init(compile).as_ref().map_err(Error::clone)?;
-        template.render(&Conversation {
+        self.compile()?.render(&Conversation {
             messages,
             tools: row.tools.as_ref(),
             template_kwargs: &row.template_kwargs,

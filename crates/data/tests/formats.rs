@@ -151,7 +151,7 @@ fn what_is_damaged_or_cut_short_is_an_error_and_never_a_panic() {
                 }
             }
             std::fs::write(&path, &bytes).expect("written");
-            if let Err(error) = Dataset::load(&[path.clone()], &tokenizer, &options) {
+            if let Err(error) = Dataset::load(std::slice::from_ref(&path), &tokenizer, &options) {
                 assert!(!error.message.is_empty() && !error.hint.is_empty(), "{name}");
             }
         }

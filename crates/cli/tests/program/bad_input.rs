@@ -156,9 +156,9 @@ fn a_broken_model_is_refused() {
         "",
         2,
         expect![[r#"
-        error: model/config.json: the architecture 'mamba' is not known
-          hint: Prospect knows llama, mistral, qwen2, qwen3; the others compute something else, so they are refused
-    "#]],
+            error: model/config.json: the architecture 'mamba' is not known
+              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused
+        "#]],
     );
     place.write("model/config.json", &config.replace("\"hidden_size\": 32", "\"hidden_size\": 40"));
     check(
@@ -319,7 +319,7 @@ fn a_recipe_that_is_wrong_is_refused() {
         "--set train.memory_limit=64KiB",
         1,
         expect![[r#"
-            error: this run needs 356.5 KiB at the least, 64.0 KiB is allowed
+            error: this run needs 356.2 KiB at the least, 64.0 KiB is allowed
               hint: `prospect plan` with this recipe names the smallest changes that fit
         "#]],
     );

@@ -59,6 +59,7 @@ fn the_data_is_shown_as_training_sees_it() {
     let came = place.well("data recipe.toml --set data.max_length=18");
     expect![[r#"
         training data feedback.jsonl
+          JSON lines, 16 rows, read as "unpaired" of plain text: the first row has prompt, completion, label
           14 examples of 16 kept: 7 thumbs up, 7 thumbs down, 14 distinct prompts
           1 dropped, the completion is empty: first feedback.jsonl:15
           1 dropped, the prompt alone fills max_length: first feedback.jsonl:16
@@ -69,6 +70,7 @@ fn the_data_is_shown_as_training_sees_it() {
           both, as cut            9      13      17      18       18       184
 
         held-out data held-out.jsonl
+          JSON lines, 6 rows, read as "unpaired" of plain text: the first row has prompt, completion, label
           6 examples of 6 kept: 3 thumbs up, 3 thumbs down, 6 distinct prompts
           tokens           shortest    half    90 %    99 %  longest       all
           prompt                  3       6       8       8        8        38

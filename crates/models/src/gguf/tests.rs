@@ -388,14 +388,6 @@ fn what_llama_cpp_would_compute_differently_is_refused() {
         llama.cpp's qwen3 does not compute a bias of the attention's output
           hint: write the model as safetensors instead, by `prospect merge`"#]],
     );
-    refused(
-        "bnb4_plain",
-        nothing(),
-        nothing(),
-        expect![[r#"
-            'BASE' is quantized to 4 bits
-              hint: merge into the model it was quantized from: its weights are exact"#]],
-    );
 }
 
 #[test]

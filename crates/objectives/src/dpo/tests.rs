@@ -1,3 +1,5 @@
+//! The losses of pairs, worked by hand.
+
 use super::*;
 use crate::Logps;
 

@@ -100,6 +100,9 @@ pub(super) fn origins(
     Ok(origins)
 }
 
+/// What makes a path a pattern.
+const PATTERN: [char; 3] = ['*', '?', '['];
+
 /// A file, a folder or a pattern of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataPath(pub PathBuf);
@@ -107,7 +110,9 @@ pub struct DataPath(pub PathBuf);
 impl DataPath {
     /// Whether there is such a file or folder, or a file that the pattern fits.
     pub fn finds(&self) -> bool {
-        self.0.exists() || places::expand(std::slice::from_ref(&self.0), Purpose::Training).is_ok()
+        let pattern = self.0.to_str().is_some_and(|text| text.contains(PATTERN));
+        let expands = || places::expand(std::slice::from_ref(&self.0), Purpose::Training).is_ok();
+        self.0.exists() || pattern && expands()
     }
 }
 
@@ -118,7 +123,7 @@ impl Setting for DataPath {
 
     fn read(at: &At, value: &Value, folders: &Folders) -> Result<Self> {
         if let Kind::String(text) = &value.kind
-            && text.contains(['*', '?', '['])
+            && text.contains(PATTERN)
         {
             let candidates = folders.candidates(text, &value.place);
             let mut paths = candidates.iter().map(|path| DataPath(path.clone()));
