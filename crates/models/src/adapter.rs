@@ -10,13 +10,17 @@ pub mod config;
 use std::path::Path;
 
 use engine::device::Device;
+use engine::ops::nf4::CodeBook;
 use engine::tensor::Tensor;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
+use crate::decoder::Model;
 use crate::error::{Error, Result};
 use crate::export::{self, Entry};
 use crate::lora::Adapter;
+use crate::lora::start::Start;
+use crate::weights::{Linear, Weight};
 
 pub use config::{config_json, read_config};
 
@@ -47,7 +51,33 @@ fn names(name: &str) -> [String; 2] {
     [name.to_owned(), in_state_dict]
 }
 
-/// Reads an adapter into zero matrices of its shape. Under DoRA it is to be measured on its base before its first pass.
+/// Reads an adapter that is to be computed with beside `model`.
+pub fn load(model: &Model, folder: &Path) -> Result<Adapter> {
+    let mut adapter = read(model.device(), &model.config, folder)?;
+    if matches!(adapter.config.start, Start::Loftq { .. }) {
+        for (index, (layer, matrices)) in
+            model.weights.layers.iter().zip(&adapter.layers).enumerate()
+        {
+            for (linear, _) in Linear::ALL.into_iter().zip(matrices).filter(|(_, m)| m.is_some()) {
+                if !matches!(layer.weight(linear), Weight::FourBit(held) if held.code_book == CodeBook::Nf4)
+                {
+                    return Err(Error::input(
+                        format!(
+                            "the adapter in '{}' makes up for what nf4 lost of its base (LoftQ), and model.layers.{index}.{} is not held in nf4",
+                            folder.display(),
+                            linear.path()
+                        ),
+                        "write model.quantization = \"nf4\", or merge the adapter first: prospect merge",
+                    ));
+                }
+            }
+        }
+    }
+    adapter.measure(&model.weights)?;
+    Ok(adapter)
+}
+
+/// Reads an adapter into zero matrices of its shape, to be written elsewhere: [`load`] makes one that computes.
 pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adapter> {
     let lora = read_config(folder)?;
     let mut adapter = Adapter::zeros(device, config, &lora)?;

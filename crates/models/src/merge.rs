@@ -12,7 +12,7 @@ use std::path::Path;
 use data::files;
 use engine::device::{Device, Kind};
 use engine::dtype::DType;
-use engine::memory::arena::{Category, aligned};
+use engine::memory::arena::Category;
 use engine::ops::matmul::{self, Output};
 use engine::ops::nf4::{self, CodeBook, Quantized};
 use engine::tensor::Shape;
@@ -128,12 +128,14 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The widest `B A`, and beside it a weight in 4 bits.
-fn workspace_bytes(config: &ModelConfig) -> usize {
-    let sizes = config.linears().iter().map(|linear| linear.shape(config));
-    let widest = sizes.map(|(rows, cols)| rows * cols).max();
-    let widest = widest.unwrap_or(0);
-    aligned(4 * widest) + aligned(widest) + (1 << 16)
+/// What an adapter takes that is read and merged, weight by weight: both are done on `plan` first, as in a run.
+fn planned_bytes(config: &ModelConfig, folder: &Path) -> Result<usize> {
+    let plan = Device::plan_for(Kind::Cpu);
+    let adapter = adapter::read(&plan, config, folder)?;
+    for lora in adapter.layers.iter().flatten().flatten() {
+        merge_into(&plan, lora, adapter.config.start, true, &mut [])?;
+    }
+    Ok(plan.peak_bytes())
 }
 
 fn matrices<'a>(layers: &'a [[Option<Lora>; LINEARS]], name: &str) -> Option<&'a Lora> {
@@ -154,10 +156,7 @@ impl Merging {
         let adapter = match adapter_folder {
             None => None,
             Some(folder) => {
-                // The adapter's size is found as a run's is: by reading it on `plan` first.
-                let plan = Device::plan_for(Kind::Cpu);
-                let _planned = adapter::read(&plan, config, folder)?;
-                let device = Device::cpu(plan.peak_bytes() + workspace_bytes(config))?;
+                let device = Device::cpu(planned_bytes(config, folder)?)?;
                 let adapter = adapter::read(&device, config, folder)?;
                 Some((device, adapter))
             }
@@ -200,14 +199,26 @@ impl Merging {
         }
         let Some(lora) = matrices(&adapter.layers, tensor.name) else { return Ok(None) };
         let mut values = tensor.values()?;
-        // What is stored quantized is what 4 bits made of it already.
-        if let (Start::Loftq { double_quant }, Some(_)) = (adapter.config.start, tensor.stored()) {
-            let shape = Shape { rows: lora.b.rows(), cols: lora.a.cols() };
-            quantize_and_back(device, &mut values, shape, double_quant)?;
-        }
-        add(device, lora, &mut values)?;
+        let dense = tensor.stored().is_some();
+        merge_into(device, lora, adapter.config.start, dense, &mut values)?;
         Ok(Some(values))
     }
+}
+
+/// Merges a pair of matrices into the values of its weight, which are none on `plan`; `dense` says that they are stored so.
+fn merge_into(
+    device: &Device,
+    lora: &Lora,
+    start: Start,
+    dense: bool,
+    values: &mut [f32],
+) -> Result<()> {
+    // What is stored quantized is what 4 bits made of it already.
+    if let (Start::Loftq { double_quant }, true) = (start, dense) {
+        let shape = Shape { rows: lora.b.rows(), cols: lora.a.cols() };
+        quantize_and_back(device, values, shape, double_quant)?;
+    }
+    add(device, lora, values)
 }
 
 /// What 4 bits make of the values.
@@ -219,10 +230,15 @@ fn quantize_and_back(
 ) -> Result<()> {
     let mut held = Quantized::new(device, shape, CodeBook::Nf4, nf4::BLOCK_SIZE, double_quant)?;
     let mut wide = device.scratch(shape, DType::F32, Category::Workspace)?;
-    wide.write(values)?;
+    wide.fill(|to| {
+        to.copy_from_slice(values);
+        Ok::<(), Error>(())
+    })?;
     nf4::quantize(wide.view(), &mut held)?;
     nf4::dequantize(&held, wide.view_mut())?;
-    values.copy_from_slice(wide.as_slice());
+    if !device.is_plan() {
+        values.copy_from_slice(wide.as_slice());
+    }
     Ok(())
 }
 
@@ -233,6 +249,9 @@ fn add(device: &Device, lora: &Lora, values: &mut [f32]) -> Result<()> {
     let mut delta = device.scratch(shape, DType::F32, Category::Workspace)?;
     let (a, b) = (lora.a.view(), lora.b.view());
     matmul::backward_input(b, a, lora.scale, Output::Write, delta.view_mut())?;
+    if device.is_plan() {
+        return Ok(());
+    }
     let parts = delta.as_slice::<f32>().par_chunks(PART);
     values.par_chunks_mut(PART).zip(parts).for_each(|(values, delta)| {
         values.iter_mut().zip(delta).for_each(|(value, delta)| *value += delta);

@@ -96,9 +96,8 @@ impl Learner {
                     inputs.recipe.adapter.as_ref().and_then(|adapter| adapter.init_from.as_ref());
                 let mut policy = match init_from {
                     Some(folder) => {
-                        let mut adapter = adapter::read(device, &inputs.config, folder)?;
+                        let mut adapter = adapter::load(&model, folder)?;
                         adapter.config.lora_dropout = lora.lora_dropout;
-                        adapter.measure(&model.weights)?;
                         adapter
                     }
                     None => {

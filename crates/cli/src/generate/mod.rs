@@ -209,11 +209,7 @@ impl<'a> Speaker<'a> {
         let model = Model::new(device, files.config.clone(), weights, positions)?;
         let adapter = match &files.adapter {
             None => None,
-            Some(folder) => {
-                let mut adapter = adapter::read(device, &files.config, folder)?;
-                adapter.measure(&model.weights)?;
-                Some(adapter)
-            }
+            Some(folder) => Some(adapter::load(&model, folder)?),
         };
         let stop = generate::stop_tokens(&files.config, &files.tokenizer);
         Ok(Speaker { files, arguments, model, adapter, stop })

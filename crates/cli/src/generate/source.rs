@@ -7,7 +7,10 @@ use ::train::error::{Error, Result};
 use ::train::inputs;
 use ::train::recipe::Recipe;
 use ::train::recipe::model::Dtype;
+use models::adapter;
 use models::checkpoint::Checkpoint;
+use models::lora::LoraConfig;
+use models::lora::start::Start;
 use models::weights::{Quantization, Storage};
 
 use crate::hub;
@@ -43,7 +46,21 @@ impl Source {
         if recipe.exists() && !model.join("config.json").exists() {
             source.take_run(&Recipe::read_without_files(&recipe, &[])?)?;
         }
+        source.take_the_adapters_base();
         Ok(source)
+    }
+
+    /// A LoftQ adapter belongs to its base in nf4, whoever names the two. What is wrong with its files is said where they
+    /// are read.
+    fn take_the_adapters_base(&mut self) {
+        let config = self.adapter.as_deref().map(adapter::read_config);
+        if let (
+            Some(Ok(LoraConfig { start: Start::Loftq { double_quant }, .. })),
+            Quantization::None,
+        ) = (config, self.quantization)
+        {
+            self.quantization = Quantization::Nf4 { double_quant };
+        }
     }
 
     fn take_run(&mut self, recipe: &Recipe) -> Result<()> {

@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &args::Logits) -> Result<Done> {
         let model = Model::new(device, config.clone(), weights, longest.len())?;
         let adapter = match &source.adapter {
             None => None,
-            Some(folder) => Some(adapter::read(device, &config, folder)?),
+            Some(folder) => Some(adapter::load(&model, folder)?),
         };
         Ok((model, adapter))
     };

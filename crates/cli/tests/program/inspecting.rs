@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use expect_test::expect;
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -74,6 +75,45 @@ fn an_adapter_changes_the_logits_and_a_run_folder_brings_its_own() {
     assert_ne!(rounded, base);
     let far = base[0].2.iter().zip(&rounded[0].2).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(far < 0.1, "{far}");
+}
+
+#[test]
+fn an_adapter_of_every_kind_is_asked_with_the_base_it_belongs_to() {
+    let place = Place::new();
+    place.write("ids.json", "[[1, 5, 9], [7]]");
+    let logits = |arguments: &str| {
+        place.well(&format!("inspect logits {arguments} --ids ids.json --out out.safetensors"));
+        tensors(&place.bytes("out.safetensors"))
+    };
+    let base = logits("model");
+    for (name, sets) in [
+        ("dora", "--set adapter.use_dora=true --set adapter.modules_to_save=norm"),
+        ("loftq", "--set model.quantization=nf4 --set adapter.init=loftq"),
+        ("pissa", "--set adapter.init=pissa"),
+    ] {
+        place
+            .well(&format!("train recipe.toml --set output={name} --set train.max_steps=3 {sets}"));
+        let (run, given) = (logits(name), logits(&format!("model --adapter {name}/adapter")));
+        assert_eq!(run, given, "{name}");
+        assert_ne!(given, base, "{name}");
+        place.well(&format!(
+            "generate model --adapter {name}/adapter --prompt w1 --max-new-tokens 2"
+        ));
+    }
+    // Training goes on from a LoftQ adapter with the base in nf4 alone.
+    let came = place.run(
+        "train recipe.toml --set output=on --set train.max_steps=1 --set adapter.init_from=loftq/adapter",
+    );
+    assert_eq!(came.code, Some(2));
+    let (_, error) = came.stderr.split_once("error: ").unwrap();
+    expect![[r#"
+        the adapter in 'ROOT/loftq/adapter' makes up for what nf4 lost of its base (LoftQ), and model.layers.0.self_attn.q_proj is not held in nf4
+          hint: write model.quantization = "nf4", or merge the adapter first: prospect merge
+    "#]]
+    .assert_eq(&error.replace(&place.path("").display().to_string(), "ROOT/"));
+    place.well(
+        "train recipe.toml --set output=on --set train.max_steps=1 --set adapter.init_from=loftq/adapter --set model.quantization=nf4",
+    );
 }
 
 #[test]

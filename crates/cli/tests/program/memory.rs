@@ -53,6 +53,17 @@ fn the_planned_peak_is_the_peak() {
             "--set adapter.use_dora=true --set adapter.modules_to_save=norm".to_owned(),
         ),
         (
+            "dora-recompute",
+            "recipe.toml",
+            "--set train.memory_limit=470KiB --set adapter.use_dora=true --set adapter.modules_to_save=norm".to_owned(),
+        ),
+        (
+            "dora-split-nf4",
+            "recipe.toml",
+            "--set train.token_budget=40 --set adapter.use_dora=true --set model.quantization=nf4 --set objective.reference=start"
+                .to_owned(),
+        ),
+        (
             "dora-sft",
             "recipe.toml",
             format!("{SFT} --set adapter.use_dora=true --set adapter.lora_dropout=0.1"),
@@ -66,6 +77,11 @@ fn the_planned_peak_is_the_peak() {
             "loftq",
             "recipe.toml",
             "--set model.quantization=nf4 --set adapter.init=loftq --set adapter.modules_to_save=lm_head".to_owned(),
+        ),
+        (
+            "olora-recompute",
+            "recipe.toml",
+            "--set train.memory_limit=520KiB --set adapter.init=olora --set adapter.use_dora=true".to_owned(),
         ),
     ];
     for (output, recipe, sets) in cases {
@@ -83,11 +99,13 @@ fn the_planned_peak_is_the_peak() {
     let peak = |output: &str| place.json(&format!("{output}/summary.json"))["peak_bytes"].as_u64();
     assert!(peak("simpo") < peak("dpo"), "what has no reference takes no memory for its rows");
     assert!(peak("full-orpo") < peak("full-dpo"), "nor for a second model");
-    let recompute = place.json("recompute/run.json");
-    assert!(
-        recompute["policy"]["kept_layers"].as_u64().unwrap() < 2,
-        "the limit is below keeping all: {recompute}"
-    );
+    for output in ["recompute", "dora-recompute", "olora-recompute"] {
+        let recompute = place.json(&format!("{output}/run.json"));
+        assert!(
+            recompute["policy"]["kept_layers"].as_u64().unwrap() < 2,
+            "the limit is below keeping all: {recompute}"
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! An adapter as GGUF, which llama.cpp lays over the model it was trained on: per matrix `<name>.lora_a` (r, in) and
-//! `<name>.lora_b` (out, r), and `adapter.lora.alpha`, which llama.cpp divides by r.
+//! `<name>.lora_b` (out, r), and `adapter.lora.alpha`, which llama.cpp divides by the r of each pair
+//! (`llm_graph_context::build_lora_mm`).
+//!
+//! Ranks and scales by pattern fit: r is each pair's own, and B takes what its alpha is of the one that is written. An
+//! adapter that took a part of the base is on disk as its difference to the start, so it fits as well. DoRA's lengths,
+//! modules that were trained whole, and the base in 4 bits that LoftQ belongs to do not: they are refused by name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +20,8 @@ use super::write::{self, Entry};
 use crate::adapter;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::lora::Lora;
+use crate::lora::start::Start;
+use crate::lora::{Lora, LoraConfig};
 use crate::weights::Linear;
 
 /// The model that an adapter says it was trained on.
@@ -37,6 +43,7 @@ pub fn base_of(adapter_folder: &Path) -> Result<String> {
 pub fn export_adapter(base: &Path, adapter_folder: &Path, out: &Path) -> Result<Exported> {
     let config = ModelConfig::load(base)?;
     let it = Architecture::of(&config)?;
+    refuse_what_does_not_fit(&adapter::read_config(adapter_folder)?, base, adapter_folder)?;
     let plan = Device::plan_for(Kind::Cpu);
     let _planned = adapter::read(&plan, &config, adapter_folder)?;
     let device = Device::cpu(plan.peak_bytes())?;
@@ -68,7 +75,7 @@ pub fn export_adapter(base: &Path, adapter_folder: &Path, out: &Path) -> Result<
         let (known, order) = place(it, &config, &name).ok_or_else(|| {
             Error::input(
                 format!("'{}' holds {name}, which a GGUF adapter cannot", adapter_folder.display()),
-                "merge it instead: prospect export --model ... --adapter ... --to gguf",
+                merge_it(base, adapter_folder),
             )
         })?;
         let (rows, cols) = (tensor.rows(), tensor.cols());
@@ -89,6 +96,29 @@ pub fn export_adapter(base: &Path, adapter_folder: &Path, out: &Path) -> Result<
     }
     write::write(out, &keys, &entries)?;
     model::written(out, Vec::new())
+}
+
+/// What a GGUF adapter has no words for.
+fn refuse_what_does_not_fit(lora: &LoraConfig, base: &Path, adapter_folder: &Path) -> Result<()> {
+    let what = if lora.use_dora {
+        "is a DoRA: a GGUF adapter has matrices, and no lengths for the rows of the sum"
+    } else if !lora.modules_to_save.is_empty() {
+        "holds modules that were trained whole (modules_to_save): a GGUF adapter has matrices alone"
+    } else if matches!(lora.start, Start::Loftq { .. }) {
+        "makes up for what nf4 lost of its base (LoftQ): llama.cpp would add it to a base that lost nothing, or something else"
+    } else {
+        return Ok(());
+    };
+    let message = format!("'{}' {what}", adapter_folder.display());
+    Err(Error::input(message, merge_it(base, adapter_folder)))
+}
+
+fn merge_it(base: &Path, adapter_folder: &Path) -> String {
+    format!(
+        "merge it into the model: prospect export --model {} --adapter {} --to gguf model.gguf",
+        base.display(),
+        adapter_folder.display()
+    )
 }
 
 /// The name of an adapter's matrix in GGUF, and the order of its rows.

@@ -7,6 +7,7 @@ use half::bf16;
 use super::*;
 use crate::checkpoint::Stored;
 use crate::decoder::Model;
+use crate::lora::LoraConfig;
 use crate::testing::{self, Packed, Run, Tree, fixture};
 use crate::weights::{self, Quantization, Storage};
 
@@ -139,10 +140,15 @@ fn a_quantized_base_is_merged_into_its_dequantized_values() {
 
 #[test]
 fn a_merged_model_of_every_family_computes_what_the_base_with_the_adapter_does() {
-    for name in ["phi3_longrope", "gemma2", "olmo2", "granite"] {
+    let names = ["phi3_longrope", "gemma2", "gemma3", "olmo2", "granite"];
+    let whole = ["norm", "embed_tokens"].map(str::to_owned).to_vec();
+    let dora = LoraConfig { use_dora: true, modules_to_save: whole, ..testing::lora() };
+    for (name, lora) in
+        names.iter().flat_map(|name| [(*name, testing::lora()), (*name, dora.clone())])
+    {
         let device = engine::testing::cpu();
         let base = testing::model(&device, name);
-        let mut trained = testing::adapter(&base, &testing::lora(), 1);
+        let mut trained = testing::adapter(&base, &lora, 1);
         let packed = Packed::new(&[Tree::line(&[5, 6, 7, 8, 9, 10], &[11, 12, 13])], &[]);
         let with_adapter = testing::step(&base, &packed, Run::new(&[Some(&trained)]), None);
         let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -156,6 +162,40 @@ fn a_merged_model_of_every_family_computes_what_the_base_with_the_adapter_does()
         let merged = testing::step(&merged, &packed, Run::new(&[None]), None);
         engine::testing::assert_close(name, &merged, &with_adapter, 1e-4);
     }
+}
+
+#[test]
+fn merging_takes_what_the_plan_says() {
+    let base = narrow_base();
+    let config = ModelConfig::load(base.path()).unwrap();
+    let device = engine::testing::cpu();
+    let plain = testing::lora();
+    let loftq = |double_quant| LoraConfig {
+        start: Start::Loftq { double_quant },
+        use_dora: double_quant,
+        ..plain.clone()
+    };
+    let mut taken = Vec::new();
+    for lora in [plain.clone(), loftq(false), loftq(true)] {
+        let mut adapter = Adapter::zeros(&device, &config, &lora).unwrap();
+        for (i, (_, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
+            let values = engine::random::Stream::new(1, i as u64).normals(tensor.shape().len());
+            tensor.write(&values).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        adapter::write(&mut adapter, "base", folder.path()).unwrap();
+        let merging = Merging::open(&config, Some(folder.path())).unwrap();
+        let checkpoint = Checkpoint::open(base.path()).unwrap();
+        let tensors = dense::tensors(&config, &checkpoint).unwrap();
+        let merged = tensors.iter().filter(|tensor| merging.values(tensor).unwrap().is_some());
+        assert_eq!(merged.count(), config.num_hidden_layers * config.linears().len());
+        let (device, _) = merging.adapter.as_ref().unwrap();
+        let planned = planned_bytes(&config, folder.path()).unwrap();
+        assert_eq!(device.peak_bytes(), planned, "{:?}", lora.start);
+        taken.push(planned);
+    }
+    // A weight in 4 bits stands beside its values, and its scales take the more the less they are quantized.
+    assert!(taken[0] < taken[1], "{taken:?}");
 }
 
 #[test]

@@ -82,12 +82,15 @@ fn is_what_peft_was_given(name: &str, folder: &Path) {
     }
 }
 
-const CASES: [(&str, &str); 5] = [
+const CASES: [(&str, &str); 8] = [
     ("dora", "llama_bias"),
     ("patterns", "qwen3"),
     ("layers", "mistral_window"),
     ("saved", "qwen3_window"),
     ("head", "sharded"),
+    ("fused", "phi3"),
+    ("four_norms", "gemma2"),
+    ("six_norms", "gemma3"),
 ];
 
 #[test]
