@@ -230,3 +230,31 @@ fn a_run_that_just_fits_has_inputs_and_the_table_wait_in_the_hosts_memory() {
     assert!(said(&output).contains(words), "{}", said(&output));
     assert_eq!((output.status.code(), place.path("run").exists()), (Some(1), false));
 }
+
+#[test]
+fn adapters_of_every_kind_take_what_is_planned_on_a_gpu() {
+    let place = Place::new();
+    // Where no kernel writes, rows have no length: DoRA's magnitudes are those of an adapter that is there already.
+    let came = place.run("train recipe.toml --set output=dora --set train.device=cpu --set train.max_steps=1 --set adapter.use_dora=true");
+    assert_eq!(came.code, Some(0), "{}", came.stderr);
+    let saved = "--set adapter.modules_to_save=lm_head";
+    for (output, sets) in [
+        ("on-dora", "--set adapter.init_from=dora/adapter".to_owned()),
+        (
+            "on-dora-nf4",
+            "--set adapter.init_from=dora/adapter --set model.quantization=nf4 --set objective.reference=start --set train.token_budget=40"
+                .to_owned(),
+        ),
+        ("saved", format!("{saved} --set adapter.rank_pattern={{down_proj=2}}")),
+        ("pissa", "--set model.quantization=nf4 --set adapter.init=pissa_niter_2".to_owned()),
+        ("olora", "--set model.quantization=int8 --set adapter.init=olora".to_owned()),
+        ("dense", "--set adapter.init=pissa".to_owned()),
+        ("loftq", format!("--set model.quantization=nf4 --set adapter.init=loftq {saved}")),
+    ] {
+        let train = format!("train recipe.toml --set output={output} --set train.max_steps=2 {sets}{ON_GPU}");
+        let Some(came) = run(&place, &train, &[]) else { return };
+        assert!(came.status.success(), "{output}: {}", said(&came));
+        let summary = place.json(&format!("{output}/summary.json"));
+        assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"], "{output}");
+    }
+}

@@ -188,21 +188,15 @@ fn from_weight(
             if !device.is_plan() && base.storage == Storage::Bf16 {
                 round(exact.as_mut_slice());
             }
-            return hold(weight, exact, &device);
+            return hold(weight, Some(exact), &device);
         }
         return Ok(());
     }
     // A plan for a GPU: only what the GPU itself will hold for a while.
-    let quantized = match &weight {
-        Weight::Dense(_) => None,
-        Weight::FourBit(held) => Some(held.shape),
-        Weight::Int8(held) => Some(held.shape()),
-    };
-    if let (true, Some(shape)) = (start.changes_base(), quantized) {
-        device.scratch(shape, device.activations(), Category::Workspace)?;
-    } else if matches!(start, Start::Loftq { .. }) {
-        weight.visit(&device)?;
+    if start.changes_base() {
+        return hold(weight, None, &device);
     }
+    weight.visit(&device)?;
     Ok(())
 }
 
@@ -324,21 +318,30 @@ fn quantize(values: View<'_>, weight: &mut Weight) -> Result<()> {
     Ok(())
 }
 
-/// Has the device hold `values` as the weight.
-fn hold(weight: &mut Weight, mut values: Tensor, device: &Device) -> Result<()> {
+/// Has the device hold `values` as the weight; a plan for a GPU has none.
+fn hold(weight: &mut Weight, values: Option<Tensor>, device: &Device) -> Result<()> {
     let narrow = |values: &Tensor| -> Vec<bf16> {
         values.as_slice::<f32>().iter().map(|value| bf16::from_f32(*value)).collect()
     };
-    match weight {
-        Weight::Dense(_) if device.is_plan() => {}
-        Weight::Dense(tensor) if tensor.dtype() == DType::BF16 => tensor.write(&narrow(&values))?,
-        Weight::Dense(tensor) => tensor.write(values.as_slice::<f32>())?,
-        quantized if device.arithmetic() == Kind::Cuda => {
-            let mut staged = device.scratch(values.shape(), DType::BF16, Category::Workspace)?;
-            staged.write(&narrow(&values))?;
-            quantize(staged.view(), quantized)?;
+    let shape = match weight {
+        Weight::Dense(_) if device.is_plan() => return Ok(()),
+        Weight::Dense(tensor) => {
+            let Some(values) = values else { return Ok(()) };
+            return Ok(match tensor.dtype() {
+                DType::BF16 => tensor.write(&narrow(&values))?,
+                _ => tensor.write(values.as_slice::<f32>())?,
+            });
         }
-        quantized => quantize(Visited::of(values.view_mut().view())?.view(), quantized)?,
+        Weight::FourBit(held) => held.shape,
+        Weight::Int8(held) => held.shape(),
+    };
+    if device.arithmetic() == Kind::Cuda {
+        let mut staged = device.scratch(shape, DType::BF16, Category::Workspace)?;
+        if let Some(values) = &values {
+            staged.write(&narrow(values))?;
+        }
+        return quantize(staged.view(), weight);
     }
-    Ok(())
+    let Some(values) = values else { return Ok(()) };
+    quantize(Visited::of(values.view())?.view(), weight)
 }

@@ -119,7 +119,7 @@ impl Setting for String {
 impl<T: Setting> Setting for Vec<T> {
     fn expects() -> String {
         let one = T::expects();
-        format!("{one} or a list of {}s", one.trim_start_matches("a "))
+        format!("{one} or a list of {}s", one.trim_start_matches("an ").trim_start_matches("a "))
     }
 
     fn read(at: &At, value: &Value, folders: &Folders) -> Result<Self> {
