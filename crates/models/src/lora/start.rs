@@ -327,10 +327,11 @@ fn hold(weight: &mut Weight, values: Option<Tensor>, device: &Device) -> Result<
         Weight::Dense(_) if device.is_plan() => return Ok(()),
         Weight::Dense(tensor) => {
             let Some(values) = values else { return Ok(()) };
-            return Ok(match tensor.dtype() {
+            match tensor.dtype() {
                 DType::BF16 => tensor.write(&narrow(&values))?,
                 _ => tensor.write(values.as_slice::<f32>())?,
-            });
+            }
+            return Ok(());
         }
         Weight::FourBit(held) => held.shape,
         Weight::Int8(held) => held.shape(),
