@@ -11,8 +11,9 @@ use crate::ops::{
 use crate::random::Stream;
 use crate::tensor::{Tensor, View};
 use crate::testing::{
-    activations, assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches,
-    normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor,
+    activations, as_good_as, assert_close, cpu, cuda, dot, filled, filled_activations,
+    gradient_matches, normal, normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda,
+    tensor, values,
 };
 
 fn forward(x: &Tensor, weight: View<'_>, items: Items<'_>) -> (Tensor, Tensor) {
@@ -46,6 +47,44 @@ fn naive(x: &[f32], weight: &[f32], c: usize, items: Items<'_>) -> Vec<f32> {
         (logits[*target as usize] - lse) as f32
     };
     items.rows.iter().zip(items.targets).map(one).collect()
+}
+
+/// The gradients of x and of the head (added to 0.5) by the definition, that of the logits rounded to bf16, and x's too.
+fn naive_gradients(
+    form: Logits,
+    x: &[f32],
+    weight: &[f32],
+    c: usize,
+    items: Items<'_>,
+    dlogps: &[f32],
+) -> [Vec<f32>; 2] {
+    let (mut dx, mut dweight) = (vec![0f64; x.len()], vec![0.5f64; weight.len()]);
+    for (row, (x, dx)) in x.chunks(c).zip(dx.chunks_mut(c)).enumerate() {
+        let mine: Vec<usize> =
+            (0..items.rows.len()).filter(|item| items.rows[*item] as usize == row).collect();
+        let total: f64 = mine.iter().map(|item| f64::from(dlogps[*item])).sum();
+        let product = |token: usize| f64::from(form.scale) * dot(x, &weight[token * c..][..c]);
+        let capped = |product: f64| match form.soft_cap.map(f64::from) {
+            Some(cap) => (cap * (product / cap).tanh(), 1.0 - (product / cap).tanh().powi(2)),
+            None => (product, 1.0),
+        };
+        let logits: Vec<(f64, f64)> =
+            (0..weight.len() / c).map(|token| capped(product(token))).collect();
+        let top = logits.iter().fold(f64::NEG_INFINITY, |top, (logit, _)| top.max(*logit));
+        let sum: f64 = logits.iter().map(|(logit, _)| (logit - top).exp()).sum();
+        for (token, (logit, slope)) in logits.iter().enumerate() {
+            let hits = mine.iter().filter(|item| items.targets[**item] as usize == token);
+            let hit: f64 = hits.map(|item| f64::from(dlogps[*item])).sum();
+            let gradient = (hit - total * (logit - top).exp() / sum) * slope;
+            let rounded = half::bf16::from_f64(gradient).to_f64() * f64::from(form.scale);
+            for i in 0..c {
+                dx[i] += rounded * f64::from(weight[token * c + i]);
+                dweight[token * c + i] += rounded * f64::from(x[i]);
+            }
+        }
+    }
+    let narrow = |values: Vec<f64>| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
+    [rounded(&narrow(dx)), narrow(dweight)]
 }
 
 #[test]
@@ -211,14 +250,21 @@ fn on_cuda_it_computes_what_the_cpu_does() {
         let mut targets: Vec<u32> = rows.iter().map(|_| stream.next_u32() % v as u32).collect();
         targets[0] = v as u32 - 1;
         let dlogps = rounded(&stream.normals(rows.len()));
+        let head: Vec<f32> = Stream::new(9, 2).normals(v * c).iter().map(|w| w * 0.1).collect();
+        let head = rounded(&head);
+        let items = Items { rows: &rows, targets: &targets };
         for form in FORMS {
             same_on_cuda(|device| {
                 let x = normal_activations(device, (m, c), 1);
-                let head: Vec<f32> =
-                    Stream::new(9, 2).normals(v * c).iter().map(|w| w * 0.1).collect();
-                let weight = activations(device, (v, c), &rounded(&head));
-                let items = Items { rows: &rows, targets: &targets };
+                let weight = activations(device, (v, c), &head);
                 let (lse, logps) = forward_as(form, &x, weight.view(), items);
+                vec![("lse", lse), ("logps", logps)]
+            });
+            // The gradient of the logits is bf16 in the naive formula, too: sums over it cancel.
+            let gradients = |device: &Device| {
+                let x = normal_activations(device, (m, c), 1);
+                let weight = activations(device, (v, c), &head);
+                let (lse, _) = forward_as(form, &x, weight.view(), items);
                 let dlogps = tensor(device, (rows.len(), 1), &dlogps);
                 let mut dx = filled_activations(device, (m, c), 7.0);
                 let mut dweight = filled(device, (v, c), 0.5);
@@ -235,8 +281,16 @@ fn on_cuda_it_computes_what_the_cpu_does() {
                     w,
                 )
                 .unwrap();
-                vec![("lse", lse), ("logps", logps), ("dx", dx), ("dweight", dweight)]
-            });
+                [values(&dx), values(&dweight)]
+            };
+            let Some(gpu) = cuda() else { continue };
+            let (exact, ours, again) = (gradients(&cpu()), gradients(&gpu), gradients(&gpu));
+            assert!(ours == again, "two runs differ");
+            let x = values(&normal_activations(&cpu(), (m, c), 1));
+            let naive = naive_gradients(form, &x, &head, c, items, &dlogps);
+            for (i, name) in ["dx", "dweight"].into_iter().enumerate() {
+                as_good_as(name, &ours[i], &naive[i], &exact[i]);
+            }
         }
     }
 }
