@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use engine::memory::arena::Category;
 use engine::ops::add;
+use engine::ops::columns;
 use engine::ops::dora;
 use engine::ops::dropout::{self, Mask};
 use engine::ops::matmul::{self, Output};
@@ -234,27 +235,33 @@ pub(super) fn backward(
         before_scale = Some(du);
     }
     let du = before_scale.as_ref().map_or(dy, Tensor::view);
-    if let Some((dx, output)) = &mut dx {
-        // With a mask W's product with the kept inputs is another one than that with all inputs.
-        let through = if mask.is_some() { dy } else { du };
-        matmul::backward_input(through, place.weight()?.view(), 1.0, *output, dx.reborrow())?;
-    }
-    let (a, b) = (Visited::of(lora.a.view())?, Visited::of(lora.b.view())?);
-    let mut dproduct = place.scratch(mid.product.rows(), mid.product.cols())?;
-    matmul::backward_weight(du, mid.product.view(), lora.scale, dlora.b.view_mut())?;
-    matmul::backward_input(du, b.view(), lora.scale, Output::Write, dproduct.view_mut())?;
     match mask {
         None => {
-            matmul::backward_weight(dproduct.view(), x, 1.0, dlora.a.view_mut())?;
+            {
+                let dproduct = back_to_product(place, lora, dlora, du, mid)?;
+                matmul::backward_weight(dproduct.view(), x, 1.0, dlora.a.view_mut())?;
+                if let Some((dx, output)) = &mut dx {
+                    let a = Visited::of(lora.a.view())?;
+                    matmul::backward_input(dproduct.view(), a.view(), 1.0, *output, dx.reborrow())?;
+                }
+            }
+            // Behind the adapter's share, since a large product adds to what is there at no cost.
             if let Some((dx, _)) = dx {
-                matmul::backward_input(dproduct.view(), a.view(), 1.0, Output::Add, dx)?;
+                matmul::backward_input(du, place.weight()?.view(), 1.0, Output::Add, dx)?;
             }
         }
         Some(mask) => {
+            if let Some((dx, output)) = &mut dx {
+                // W's product with the kept inputs is another one than that with all inputs.
+                let weight = place.weight()?;
+                matmul::backward_input(dy, weight.view(), 1.0, *output, dx.reborrow())?;
+            }
+            let dproduct = back_to_product(place, lora, dlora, du, mid)?;
             let mut kept = place.scratch(x.rows(), x.cols())?;
             dropout::forward(x, mask, kept.view_mut())?;
             matmul::backward_weight(dproduct.view(), kept.view(), 1.0, dlora.a.view_mut())?;
             if let Some((dx, _)) = dx {
+                let a = Visited::of(lora.a.view())?;
                 let dkept = kept.view_mut();
                 matmul::backward_input(dproduct.view(), a.view(), 1.0, Output::Write, dkept)?;
                 if lora.dora.is_some() {
@@ -267,6 +274,81 @@ pub(super) fn backward(
                 dropout::backward(kept.view(), mask, dx)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The gradient of `x A^T` from that of the outputs; B's is added to.
+fn back_to_product(
+    place: Place<'_>,
+    lora: &Lora,
+    dlora: &mut Lora,
+    dy: View<'_>,
+    mid: &Mid,
+) -> Result<Tensor> {
+    let mut dproduct = place.scratch(mid.product.rows(), mid.product.cols())?;
+    let b = Visited::of(lora.b.view())?;
+    matmul::backward_weight(dy, mid.product.view(), lora.scale, dlora.b.view_mut())?;
+    matmul::backward_input(dy, b.view(), lora.scale, Output::Write, dproduct.view_mut())?;
+    Ok(dproduct)
+}
+
+/// A layer among those that share an input: the gradient of its outputs, and what forward kept.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) place: Place<'a>,
+    pub(super) dy: View<'a>,
+    pub(super) mid: Option<&'a Mid>,
+}
+
+impl<'a> Way<'a> {
+    /// The adapter's matrices and what was kept, where they stand alone: neither scaled by DoRA nor behind dropout.
+    fn plain(&self) -> Option<(&'a Lora, &'a Mid)> {
+        let lora = self.place.lora(0)?;
+        (lora.dora.is_none() && self.place.mask(0).is_none()).then_some((lora, self.mid?))
+    }
+}
+
+/// As [`backward`], for layers that share the input `x`. The shares of their adapters in `dx` are one product: a pass over
+/// `dx` instead of one for each.
+pub(super) fn backward_of_all(
+    ways: &[Way<'_>],
+    x: View<'_>,
+    dx: Option<(ViewMut<'_>, Output)>,
+    gradients: &mut Gradients<'_>,
+) -> Result<()> {
+    let plain: Vec<(&Lora, &Mid)> = ways.iter().filter_map(Way::plain).collect();
+    if plain.len() < ways.len() || plain.len() == 1 {
+        let mut dx = dx;
+        for way in ways {
+            let to = dx.as_mut().map(|(dx, output)| (dx.reborrow(), *output));
+            backward(way.place, way.dy, x, way.mid, to, gradients)?;
+            dx = dx.map(|(dx, _)| (dx, Output::Add));
+        }
+        return Ok(());
+    }
+    let Gradients::Adapter(adapter) = gradients else { return Ok(()) };
+    let place = ways[0].place;
+    let rank = plain.iter().map(|(lora, _)| lora.a.rows()).sum();
+    let (mut products, mut matrices) =
+        (place.scratch(x.rows(), rank)?, place.scratch(rank, x.cols())?);
+    let mut start = 0;
+    for (way, (lora, mid)) in ways.iter().zip(plain) {
+        let (index, linear) = (way.place.index, way.place.linear as usize);
+        let Some(dlora) = &mut adapter.layers[index][linear] else { continue };
+        let dproduct = back_to_product(way.place, lora, dlora, way.dy, mid)?;
+        matmul::backward_weight(dproduct.view(), x, 1.0, dlora.a.view_mut())?;
+        columns::put(dproduct.view(), start, products.view_mut())?;
+        let of_this = start..start + lora.a.rows();
+        start = of_this.end;
+        matrices.slice_mut(of_this).copy_from(Visited::of(lora.a.view())?.view());
+    }
+    let Some((mut dx, output)) = dx else { return Ok(()) };
+    matmul::backward_input(products.view(), matrices.view(), 1.0, output, dx.reborrow())?;
+    drop((products, matrices));
+    for way in ways {
+        let (weight, dx) = (way.place.weight()?, dx.reborrow());
+        matmul::backward_input(way.dy, weight.view(), 1.0, Output::Add, dx)?;
     }
     Ok(())
 }

@@ -69,15 +69,12 @@ pub(in crate::decoder) fn backward(
         let output = input(Output::Write);
         linear(visit, Linear::Qkv, kept, &all, normed.view(), &mut dnormed, output, gradients)?;
     } else {
-        let parts = [
-            (Linear::Q, &dq, Output::Write),
-            (Linear::K, &dk, Output::Add),
-            (Linear::V, &dv, Output::Add),
-        ];
-        for (which, dy, output) in parts {
-            let output = input(output);
-            linear(visit, which, kept, dy, normed.view(), &mut dnormed, output, gradients)?;
-        }
+        let ways = [(Linear::Q, &dq), (Linear::K, &dk), (Linear::V, &dv)].map(|(linear, dy)| {
+            let mid = kept.mids[linear as usize].as_ref();
+            linear::Way { place: visit.place(linear), dy: dy.view(), mid }
+        });
+        let dx = input(Output::Write).map(|output| (dnormed.view_mut(), output));
+        linear::backward_of_all(&ways, normed.view(), dx, gradients)?;
     }
     if needs_input_gradient {
         reenter(visit, Norm::BeforeAttention, kept, &dnormed, dx, gradients)?;
@@ -199,7 +196,7 @@ fn mlp(
     kept: Mlp<'_>,
     dy: View<'_>,
     x: View<'_>,
-    mut dx: ViewMut<'_>,
+    dx: ViewMut<'_>,
     gradients: &mut Gradients<'_>,
 ) -> Result<()> {
     let (config, rows, cols) = (&visit.model.config, kept.gate.rows(), kept.gate.cols());
@@ -221,8 +218,11 @@ fn mlp(
         columns::put(dup.view(), cols, both.view_mut())?;
         return back(Linear::GateUp, both.view(), x, (dx, Output::Write));
     }
-    back(Linear::Gate, dgate.view(), x, (dx.reborrow(), Output::Write))?;
-    back(Linear::Up, dup.view(), x, (dx, Output::Add))
+    let ways = [(Linear::Gate, &dgate), (Linear::Up, &dup)].map(|(linear, dy)| {
+        let mid = kept.mids[linear as usize];
+        linear::Way { place: visit.place_from(linear, kept.first), dy: dy.view(), mid }
+    });
+    linear::backward_of_all(&ways, x, Some((dx, Output::Write)), gradients)
 }
 
 /// As [`mlp`], where forward left nothing: what backward reads is computed again.
