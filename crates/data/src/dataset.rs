@@ -49,6 +49,8 @@ pub struct Batching {
     pub token_budget: usize,
     /// Whether the objective needs mismatched completions.
     pub mismatched: bool,
+    /// Whether those of a group that is split stay with its rated completions.
+    pub together: bool,
     /// Whether the prompts of chosen completions are scored too.
     pub scored_prompts: bool,
 }

@@ -3,7 +3,8 @@
 //! Groups fill micro-batches in order, as many as the token budget (in rows) holds, never going
 //! back to an earlier one. A group that alone is larger than the budget is split by families of
 //! examples with the same prompt: its mismatched completions, each family with its prompt, go
-//! to the first phase, its rated ones to the second. A family larger than the budget is split
+//! to the first phase, its rated ones to the second; or, where the first phase leaves what the
+//! second begins with, both stay together. A family larger than the budget is split
 //! into its examples (pairs stay whole), so only a single example or pair can make a
 //! micro-batch larger than the budget.
 
@@ -41,6 +42,8 @@ pub struct PackOptions {
     pub token_budget: usize,
     /// Whether there are mismatched completions.
     pub mismatched: bool,
+    /// Whether those of a group that is split stay with its rated completions.
+    pub together: bool,
     /// Whether the prompts of desirable completions are scored too.
     pub scored_prompts: bool,
 }
@@ -82,6 +85,8 @@ pub fn pack(groups: &[Vec<Member>], options: &PackOptions) -> PackedStep {
         let whole = [rated.as_slice(), &mismatched].concat();
         if rows(&whole) <= options.token_budget {
             second_phase.push(whole);
+        } else if options.together {
+            second_phase.extend(split(whole, members, options.token_budget));
         } else {
             first_phase.extend(split(mismatched, members, options.token_budget));
             second_phase.extend(split(rated, members, options.token_budget));

@@ -33,6 +33,7 @@ fn batching(token_budget: usize) -> Batching {
         gradient_accumulation_steps: 2,
         token_budget,
         mismatched: true,
+        together: false,
         scored_prompts: false,
     }
 }

@@ -37,6 +37,7 @@ fn batching(order: Order) -> Batching {
         gradient_accumulation_steps: 2,
         token_budget: 40,
         mismatched: true,
+        together: false,
         scored_prompts: false,
     }
 }
@@ -104,6 +105,7 @@ fn groups_of_pairs_hold_whole_pairs_in_one_micro_batch() {
         batch_size: 3,
         token_budget: 11,
         mismatched: false,
+        together: false,
         ..batching(Order::Shuffled)
     };
     let epoch = dataset.epoch(&batching, 0);

@@ -243,7 +243,7 @@ pub(crate) fn step(
     };
     let keep = vec![run.keep; model.config.num_hidden_layers];
     let items: Vec<(u32, u32)> = packed.completions.iter().flatten().copied().collect();
-    let (hidden, kept) = decoder::forward(model, &pass, &keep).unwrap().into_parts();
+    let (hidden, mut kept) = decoder::forward(model, &pass, &keep).unwrap().into_parts();
     let scored = head::forward(model, hidden.view(), &pass.groups, &items, grad_rows).unwrap();
     let logps = scored.logps.clone();
     if let Some(gradients) = gradients {
@@ -251,7 +251,7 @@ pub(crate) fn step(
         let mut dhidden = device.scratch(shape, DType::F32, Category::Activations).unwrap();
         let (policy, dlogps) = (run.adapters[0], packed.weights());
         head::backward(model, policy, &scored, &dlogps, dhidden.view_mut(), gradients).unwrap();
-        decoder::backward(model, &pass, kept, dhidden.view_mut(), gradients).unwrap();
+        decoder::backward(model, &pass, &mut kept, dhidden.view_mut(), gradients).unwrap();
     }
     logps
 }

@@ -38,6 +38,12 @@ impl Policy {
         Policy { token_budget, kept_layers: layers, host_layers: 0, host_table: false }
     }
 
+    /// Whether the inputs of all blocks wait in the host's memory. Then a group that is split runs forward but once, see
+    /// [`crate::step`].
+    pub fn leaves_inputs(&self, layers: usize) -> bool {
+        self.host_layers == layers && self.kept_layers == 0
+    }
+
     /// What each block keeps. The last blocks keep most: theirs is free again when the first compute anew.
     pub fn keep(&self, layers: usize) -> Vec<Keep> {
         let keep = |layer| match layer {

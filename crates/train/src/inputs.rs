@@ -210,6 +210,7 @@ impl Inputs {
             gradient_accumulation_steps: self.recipe.train.gradient_accumulation_steps,
             token_budget,
             mismatched: self.recipe.objective.name.needs_kl(),
+            together: false,
             scored_prompts: self.recipe.objective.name == ObjectiveName::Orpo
                 && self.recipe.objective.sft_weight.is_some_and(|weight| weight > 0.0),
         }

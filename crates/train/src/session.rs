@@ -33,7 +33,10 @@ impl<'a> Session<'a> {
         Ok(Session {
             inputs,
             learner: Learner::new(device, inputs, positions, policy.host_table)?,
-            batching: inputs.batching(policy.token_budget),
+            batching: Batching {
+                together: policy.leaves_inputs(inputs.config.num_hidden_layers),
+                ..inputs.batching(policy.token_budget)
+            },
             keep: policy.keep(inputs.config.num_hidden_layers),
             steps: inputs.steps(),
             epoch: None,

@@ -4,12 +4,15 @@
 //! A group that fits one micro-batch is computed in one pass: its baseline needs nothing from elsewhere. Of a
 //! group that was split, phase 1 computes the baseline without gradient and phase 2 the rest, part by part: the
 //! result is the same. Where the baseline is of the rated completions themselves, phase 1 scores those.
+//!
+//! Where the inputs of all blocks wait beside the device, phase 1 runs the parts as they are and leaves their inputs
+//! there; phase 2 begins with those, in reverse order, so no part runs forward twice.
 
 use data::{MicroBatch, PackedStep};
 use engine::ops::adamw::Hyper;
 use engine::ops::attention::Segment;
 use engine::ops::grad_norm;
-use models::decoder::{self, Dropout, Keep, Model, Pass, RowGroup};
+use models::decoder::{self, Dropout, Keep, Kepts, Model, Pass, RowGroup};
 use models::head;
 use models::lora::Adapter;
 
@@ -47,16 +50,40 @@ pub fn step(
     context: &StepContext<'_>,
 ) -> Result<Stepped> {
     let mut board = Board::new(packed, context.recipe, learner.rewards);
-    let parts = packed.micro_batches.iter().filter(|micro_batch| {
-        context.recipe.objective.name.needs_whole_groups() && board.splits_a_group(micro_batch)
-    });
-    let first: Vec<&MicroBatch> = packed.kl_micro_batches.iter().chain(parts).collect();
-    for micro_batch in first {
-        let scores = score(learner, micro_batch, context.recipe.objective.name)?;
-        board.enter(micro_batch, &scores);
+    let objective = context.recipe.objective.name;
+    let leaves_inputs = context.keep.iter().all(|keep| *keep == Keep::Host);
+    let in_two_phases = objective.needs_whole_groups() || objective.needs_kl() && leaves_inputs;
+    let (parts, rest): (Vec<_>, Vec<_>) = packed
+        .micro_batches
+        .iter()
+        .enumerate()
+        .partition(|(_, micro_batch)| in_two_phases && board.splits_a_group(micro_batch));
+    let longest = parts.iter().map(|(_, part)| part.rated_rows).max();
+    let mut left = match longest.filter(|_| leaves_inputs) {
+        Some(rows) => Some(Kepts::beside(&learner.model, rows)?),
+        None => None,
+    };
+    for micro_batch in &packed.kl_micro_batches {
+        board.enter(micro_batch, &score(learner, micro_batch, objective, None)?);
+    }
+    for (_, micro_batch) in &parts {
+        let leaving = left.as_mut().map(|left| (context.keep, left));
+        board.enter(micro_batch, &score(learner, micro_batch, objective, leaving)?);
     }
     learner.zero_gradient();
-    for (number, micro_batch) in packed.micro_batches.iter().enumerate() {
+    let mut again = Vec::new();
+    match &mut left {
+        Some(left) => {
+            for (_, micro_batch) in parts.iter().rev() {
+                go_back(learner, micro_batch, &board, objective, left)?;
+            }
+        }
+        None => again = parts,
+    }
+    drop(left);
+    again.extend(rest);
+    again.sort_by_key(|(number, _)| *number);
+    for (number, micro_batch) in again {
         let pass = context.index << 24 | number as u64;
         train_on(learner, micro_batch, &mut board, context, pass)?;
     }
@@ -107,7 +134,7 @@ fn train_on(
     let (tokens, positions) = (device.upload(&rows.tokens)?, device.upload(&rows.positions)?);
     let dropout = (objective == ObjectiveName::Sft)
         .then_some(Dropout { seed: context.recipe.seed, pass: pass_number });
-    let (mut hidden, kept, scored, scores) = {
+    let (mut hidden, mut kept, scored, scores) = {
         let Learned { model, policy, reference } = Learned::of(learner, objective);
         let pass = rows.pass(
             tokens.view(),
@@ -132,7 +159,41 @@ fn train_on(
     drop(scored);
     let pass =
         rows.pass(tokens.view(), positions.view(), policy, None, micro_batch.rated_rows, dropout);
-    decoder::backward(model, &pass, kept, dhidden, &mut gradients)?;
+    decoder::backward(model, &pass, &mut kept, dhidden, &mut gradients)?;
+    Ok(())
+}
+
+/// Backward of a micro-batch whose forward pass has left the inputs of its blocks in `left`.
+fn go_back(
+    learner: &mut Learner,
+    micro_batch: &MicroBatch,
+    board: &Board<'_>,
+    objective: ObjectiveName,
+    left: &mut Kepts,
+) -> Result<()> {
+    let along = matches!(learner.reference(objective), Reference::Along(_));
+    let device = learner.model.device().clone();
+    let rows = Rows::new(micro_batch, along);
+    let (tokens, positions) = (device.upload(&rows.tokens)?, device.upload(&rows.positions)?);
+    let count = micro_batch.rated_rows;
+    let dlogps = rows.spread(micro_batch, &board.gradients(micro_batch));
+    // The reference's items lie behind the policy's, and behind those of the rated rows come rows without gradient.
+    let scored_here =
+        rows.items.iter().zip(&dlogps).filter(|((row, _), _)| (*row as usize) < count);
+    let (items, dlogps): (Vec<(u32, u32)>, Vec<f32>) = scored_here.unzip();
+    let (mut hidden, scored) = {
+        let Learned { model, policy, .. } = Learned::of(learner, objective);
+        let pass = rows.pass(tokens.view(), positions.view(), policy, None, count, None);
+        let hidden = decoder::hidden_again(model, &pass, left)?;
+        let groups = [RowGroup { rows: 0..count, adapter: policy }];
+        let scored = head::forward(model, hidden.view(), &groups, &items, count)?;
+        (hidden, scored)
+    };
+    let (model, policy, mut gradients) = learner.for_backward();
+    head::backward(model, policy, &scored, &dlogps, hidden.view_mut(), &mut gradients)?;
+    drop(scored);
+    let pass = rows.pass(tokens.view(), positions.view(), policy, None, count, None);
+    decoder::backward(model, &pass, left, hidden.view_mut(), &mut gradients)?;
     Ok(())
 }
 
@@ -153,22 +214,29 @@ impl<'a> Learned<'a> {
     }
 }
 
-/// Log-probabilities of a micro-batch without gradient: phase 1, and evaluation.
-fn score(learner: &Learner, micro_batch: &MicroBatch, objective: ObjectiveName) -> Result<Scores> {
+/// Log-probabilities of a micro-batch without gradient: phase 1, and evaluation. With `leaving`, what each block keeps of
+/// the rows that will have one stays there.
+fn score(
+    learner: &Learner,
+    micro_batch: &MicroBatch,
+    objective: ObjectiveName,
+    leaving: Option<(&[Keep], &mut Kepts)>,
+) -> Result<Scores> {
     let apart = match learner.reference(objective) {
         Reference::Apart(model) => Some(reference_apart(model, micro_batch)?),
         _ => None,
     };
     let rows = Rows::new(micro_batch, matches!(learner.reference(objective), Reference::Along(_)));
     let Learned { model, policy, reference } = Learned::of(learner, objective);
-    let logps = rows.logps(model, policy, reference)?;
+    let leaving = leaving.map(|(keep, left)| (micro_batch.rated_rows, keep, left));
+    let logps = rows.logps(model, policy, reference, leaving)?;
     Ok(rows.sums(micro_batch, &logps, apart))
 }
 
 /// The reference's log-probabilities under a model of its own.
 fn reference_apart(model: &Model, micro_batch: &MicroBatch) -> Result<Vec<f64>> {
     let rows = Rows::new(micro_batch, false);
-    let logps = rows.logps(model, None, None)?;
+    let logps = rows.logps(model, None, None, None)?;
     Ok(rows.sums(micro_batch, &logps, None).policy)
 }
 
@@ -235,11 +303,16 @@ impl Rows {
         model: &Model,
         policy: Option<&Adapter>,
         reference: Option<&Adapter>,
+        leaving: Option<(usize, &[Keep], &mut Kepts)>,
     ) -> Result<Vec<f32>> {
         let device = model.device();
         let (tokens, positions) = (device.upload(&self.tokens)?, device.upload(&self.positions)?);
-        let pass = self.pass(tokens.view(), positions.view(), policy, reference, 0, None);
-        let (hidden, _) = decoder::forward(model, &pass, &[])?.into_parts();
+        let grad_rows = leaving.as_ref().map_or(0, |(rows, ..)| *rows);
+        let pass = self.pass(tokens.view(), positions.view(), policy, reference, grad_rows, None);
+        let hidden = match leaving {
+            None => decoder::forward(model, &pass, &[])?.hidden,
+            Some((_, keep, left)) => decoder::forward_keeping(model, &pass, keep, left)?,
+        };
         Ok(head::forward(model, hidden.view(), &pass.groups, &self.items, 0)?.logps)
     }
 
@@ -279,7 +352,7 @@ pub fn evaluate(
     for packed in steps {
         let mut board = Board::new(&packed, recipe, learner.rewards);
         for micro_batch in packed.kl_micro_batches.iter().chain(&packed.micro_batches) {
-            board.enter(micro_batch, &score(learner, micro_batch, recipe.objective.name)?);
+            board.enter(micro_batch, &score(learner, micro_batch, recipe.objective.name, None)?);
         }
         groups.extend(board.into_groups());
         all.groups.extend(packed.groups);

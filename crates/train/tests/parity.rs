@@ -4,10 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use data::template::Moment;
+use engine::device::Device;
 use models::checkpoint::Checkpoint;
 use serde_json::Value;
+use train::event::Metrics;
+use train::fit::{Policy, simulate};
+use train::inputs::Inputs;
+use train::machine::Machine;
 use train::recipe::Recipe;
 use train::run::{Ending, run};
+use train::session::Session;
 
 /// Where the tests are run, not where they were built: a bundle takes both elsewhere.
 fn fixtures() -> PathBuf {
@@ -20,8 +27,8 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Runs the fixture's case in `folder` with further settings, and returns the run folder.
-fn train(folder: &Path, objective: &str, settings: &[&str]) -> PathBuf {
+/// The fixture's case in `folder`, with further settings.
+fn recipe(folder: &Path, objective: &str, settings: &[&str]) -> Recipe {
     let adapter = folder.join("init");
     std::fs::create_dir_all(&adapter).unwrap();
     let weights = fixtures().join(format!("lora_init_{objective}.safetensors"));
@@ -33,6 +40,7 @@ fn train(folder: &Path, objective: &str, settings: &[&str]) -> PathBuf {
     let lines: Vec<String> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
     std::fs::write(folder.join("train.jsonl"), lines.join("\n")).unwrap();
     std::fs::write(folder.join("eval.jsonl"), lines[..6].join("\n")).unwrap();
+    let weighs = !settings.contains(&"objective.name=bco");
     let recipe = format!(
         r#"
 output = "{out}"
@@ -48,7 +56,7 @@ order = "sequential"
 [objective]
 name = "{objective}"
 beta = 0.3
-undesirable_weight = 1.5
+{weight}
 [optimizer]
 learning_rate = 5e-3
 [train]
@@ -62,11 +70,17 @@ eval_every = 2
         model = fixtures().join("model").display(),
         adapter = adapter.display(),
         folder = folder.display(),
+        weight = if weighs { "undesirable_weight = 1.5" } else { "" },
     );
     let path = folder.join("recipe.toml");
     std::fs::write(&path, recipe).unwrap();
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-    let recipe = Recipe::read(&path, &settings).unwrap();
+    Recipe::read(&path, &settings).unwrap()
+}
+
+/// Runs the fixture's case in `folder` with further settings, and returns the run folder.
+fn train(folder: &Path, objective: &str, settings: &[&str]) -> PathBuf {
+    let recipe = recipe(folder, objective, settings);
     let output = recipe.output.clone();
     let ending = run(recipe, false, &AtomicBool::new(false), &mut |_| {});
     let Ok(Ending::Finished(summary)) = ending else { panic!("{:?}", ending.err()) };
@@ -160,6 +174,44 @@ fn groups_split_into_parts_and_blocks_computed_again_are_trls_too() {
     let run = train(folder.path(), "kto", &["train.token_budget=24"]);
     check_metrics(&run, "kto");
     check_adapter(&run, "kto");
+}
+
+/// Where the inputs of all blocks wait beside the device, a split group's parts run forward once, with their mismatched
+/// completions, and backward in reverse. On a GPU the search chooses so; here it is asked for.
+#[test]
+fn parts_that_leave_their_inputs_learn_what_whole_groups_learn() {
+    for name in ["kto", "bco"] {
+        let folder = tempfile::tempdir().unwrap();
+        let objective = format!("objective.name={name}");
+        let recipe = recipe(folder.path(), "kto", &[objective.as_str()]);
+        let inputs = Inputs::load(recipe, Moment::now()).unwrap();
+        let layers = inputs.config.num_hidden_layers;
+        let whole = Policy::all(usize::MAX, layers);
+        let parts = Policy { token_budget: 24, kept_layers: 0, host_layers: layers, ..whole };
+        assert!(parts.leaves_inputs(layers));
+        let machine = Machine::choose(&inputs.recipe).unwrap();
+        let learned = |policy: Policy| -> Metrics {
+            let plan = simulate(&inputs, &machine, policy).unwrap();
+            let device = Device::cpu(plan.peak_bytes).unwrap().with_host(plan.host_bytes.max(256));
+            let device = device.unwrap();
+            let mut session = Session::open(&device, &inputs, &policy).unwrap();
+            let mut metrics = Vec::new();
+            for index in 0..session.steps() {
+                let packed = session.packed(index);
+                let parts = packed.micro_batches.len();
+                assert_eq!(parts > 2, policy.token_budget == 24, "{name}: {parts} parts");
+                assert!(packed.kl_micro_batches.is_empty());
+                metrics.extend(session.step(index, &packed).unwrap().metrics);
+            }
+            assert_eq!(device.host().used_bytes(), 0);
+            metrics
+        };
+        let (whole, parts) = (learned(whole), learned(parts));
+        assert_eq!(whole.len(), parts.len());
+        for ((name, one), (_, other)) in whole.iter().zip(&parts) {
+            assert!((one - other).abs() <= 2e-5 * one.abs().max(1.0), "{name}: {one} and {other}");
+        }
+    }
 }
 
 /// Whole runs on a GPU: forward, objective, backward, optimizer, evaluation; the heads are small, so attention is the

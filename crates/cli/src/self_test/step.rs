@@ -145,7 +145,7 @@ impl Small {
         // One block keeps what backward reads, the other computes it again.
         let keep = [Keep::Input, Keep::All];
         let forward = decoder::forward(&self.model, &pass(groups.clone()), &keep).map_err(words)?;
-        let (mut hidden, kept) = forward.into_parts();
+        let (mut hidden, mut kept) = forward.into_parts();
         let scored =
             head::forward(&self.model, hidden.view(), &groups, &items, grad_rows).map_err(words)?;
         let n = items.len() as f32;
@@ -162,7 +162,8 @@ impl Small {
             .map_err(words)?;
         drop(scored);
         let groups = vec![RowGroup { rows: 0..ROWS, adapter: Some(&self.adapter) }];
-        decoder::backward(&self.model, &pass(groups), kept, dhidden, &mut to).map_err(words)?;
+        decoder::backward(&self.model, &pass(groups), &mut kept, dhidden, &mut to)
+            .map_err(words)?;
         let gradients = self.gradients.tensors_mut();
         let values = gradients.into_iter().map(|(_, tensor)| get(tensor)).collect::<Tested<_>>()?;
         Ok((loss, values))

@@ -60,6 +60,7 @@ impl Place {
             gradient_accumulation_steps: 2,
             token_budget: 100,
             mismatched: true,
+            together: false,
             scored_prompts: false,
         };
         for step in 0..plain.steps_per_epoch(&batching) {

@@ -45,6 +45,7 @@ impl Epoch<'_> {
             max_length: self.dataset.max_length,
             token_budget: self.batching.token_budget,
             mismatched: self.batching.mismatched,
+            together: self.batching.together,
             scored_prompts: self.batching.scored_prompts,
         };
         pack(&groups, &options)

@@ -32,6 +32,7 @@ fn batching(order: Order) -> Batching {
         gradient_accumulation_steps: 1,
         token_budget: 1000,
         mismatched: true,
+        together: false,
         scored_prompts: false,
     }
 }

@@ -178,7 +178,7 @@ proptest! {
         mismatched: bool,
         scored_prompts: bool,
     ) {
-        check(&groups, &PackOptions { max_length, token_budget, mismatched, scored_prompts });
+        check(&groups, &PackOptions { max_length, token_budget, mismatched, together: false, scored_prompts });
     }
 }
 
@@ -198,6 +198,7 @@ fn prompts_that_end_differently_share_their_beginning() {
         max_length: None,
         token_budget: 100,
         mismatched: false,
+        together: false,
         scored_prompts: false,
     };
     let step = pack(&[group], &options);
@@ -226,6 +227,7 @@ fn halves_of_a_pair_stay_together_when_a_family_is_split() {
         max_length: None,
         token_budget: 10,
         mismatched: false,
+        together: false,
         scored_prompts: false,
     };
     let step = pack(&[group], &options);
@@ -242,12 +244,39 @@ fn a_group_that_fits_is_never_split_and_groups_fill_a_micro_batch() {
     let group: Vec<Owned> = (0..2u32)
         .map(|i| Owned { prompt: vec![i, 5], completion: vec![i + 10], family: i as usize })
         .collect();
-    let options =
-        PackOptions { max_length: None, token_budget: 16, mismatched: true, scored_prompts: false };
+    let options = PackOptions {
+        max_length: None,
+        token_budget: 16,
+        mismatched: true,
+        together: false,
+        scored_prompts: false,
+    };
     let step = packed(&[group.clone(), group.clone(), group], &options);
     assert!(step.kl_micro_batches.is_empty());
     // One group takes 2 prompts of 2 and 4 answers of 1; the second shares the prompts.
     let rows: Vec<usize> = step.micro_batches.iter().map(MicroBatch::rows).collect();
     assert_eq!(rows, [16]);
     assert_eq!(step.micro_batches[0].rated_rows, 10);
+}
+
+#[test]
+fn what_is_split_stays_together_where_the_first_phase_leaves_what_the_second_begins_with() {
+    let group: Vec<Owned> = (0..3u32)
+        .map(|i| Owned { prompt: vec![i, 5], completion: vec![i + 10], family: i as usize })
+        .collect();
+    let apart = PackOptions {
+        max_length: None,
+        token_budget: 4,
+        mismatched: true,
+        together: false,
+        scored_prompts: false,
+    };
+    let step = packed(std::slice::from_ref(&group), &apart);
+    assert_eq!((step.kl_micro_batches.len(), step.micro_batches.len()), (3, 3));
+    let step = packed(&[group], &PackOptions { together: true, ..apart });
+    assert!(step.kl_micro_batches.is_empty());
+    // A prompt of 2, its own answer and another's: one prompt for both.
+    let rows: Vec<(usize, usize)> =
+        step.micro_batches.iter().map(|batch| (batch.rows(), batch.rated_rows)).collect();
+    assert_eq!(rows, [(4, 3), (4, 3), (4, 3)]);
 }

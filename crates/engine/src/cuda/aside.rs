@@ -45,12 +45,13 @@ impl Copies {
 }
 
 impl Cuda {
-    /// Pins pages of the host, so that copies need no staging and the computation goes on meanwhile.
+    /// Pins pages of the host, so that copies need no staging and the computation goes on meanwhile, and kernels read them.
     #[allow(unsafe_code)]
     pub(crate) fn pin(&self, at: *mut u8, bytes: usize) -> Result<()> {
         self.make_current()?;
         // SAFETY: the caller owns the pages, and gives them back only after `unpin`.
-        check("cuMemHostRegister", unsafe { sys::cuMemHostRegister_v2(at.cast(), bytes, 0) })
+        let flags = sys::CU_MEMHOSTREGISTER_DEVICEMAP;
+        check("cuMemHostRegister", unsafe { sys::cuMemHostRegister_v2(at.cast(), bytes, flags) })
     }
 
     /// The end of [`Cuda::pin`]; waits for copies that are under way.

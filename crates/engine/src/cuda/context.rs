@@ -29,6 +29,8 @@ pub struct Properties {
     pub total_memory: u64,
     /// The newest CUDA version the driver knows, such as (12, 8).
     pub driver: (u32, u32),
+    /// Whether kernels read pinned memory of the host at its own addresses.
+    pub reads_pinned_memory: bool,
 }
 
 /// A GPU with a context of this program.
@@ -208,6 +210,7 @@ impl Drop for Cuda {
 #[allow(unsafe_code)]
 unsafe fn properties(device: sys::CUdevice, version: i32) -> Result<Properties> {
     use CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM as READS_PINNED,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
         CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
@@ -234,6 +237,8 @@ unsafe fn properties(device: sys::CUdevice, version: i32) -> Result<Properties> 
         multiprocessors: attribute(MULTIPROCESSORS)?,
         total_memory: total as u64,
         driver: ((version / 1000) as u32, (version % 1000 / 10) as u32),
+        // A driver that does not know the question does not do it.
+        reads_pinned_memory: attribute(READS_PINNED).is_ok_and(|answer| answer == 1),
     })
 }
 

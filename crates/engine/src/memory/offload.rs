@@ -1,4 +1,4 @@
-//! Tensors that wait in the host's memory, last in, first out, while their device computes.
+//! Tensors of so many columns that wait in the host's memory, last in, first out, while their device computes.
 //!
 //! One tensor on the device, the slot, is the door: what is pushed is written into it and copied to the host beside
 //! the computation; what is popped is read from it, and the one before is fetched into it while the computation goes on.
@@ -17,32 +17,32 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// For tensors of this shape.
+    /// For tensors of at most this shape: so many columns, and no more rows.
     pub fn new(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Offload> {
         let slot = device.scratch(shape, dtype, Category::Activations)?;
         Ok(Offload { slot, waiting: Vec::new() })
     }
 
-    /// Where the next one is to be written, to be pushed then.
-    pub fn slot(&mut self) -> Result<&mut Tensor> {
+    /// Where the next one, of `rows` rows, is to be written, to be pushed then.
+    pub fn slot(&mut self, rows: usize) -> Result<ViewMut<'_>> {
         if self.slot.device().kind() == Kind::Cuda {
             self.slot.device().cuda().wait_for_copies()?;
         }
-        Ok(&mut self.slot)
+        Ok(self.slot.slice_mut(0..rows))
     }
 
-    /// Sends what is in the slot to the host.
-    pub fn push(&mut self) -> Result<()> {
-        let device = self.slot.device();
-        let (shape, dtype) = (self.slot.shape(), self.slot.dtype());
+    /// Sends `rows` rows of the slot to the host.
+    pub fn push(&mut self, rows: usize) -> Result<()> {
+        let (device, from) = (self.slot.device(), self.slot.slice(0..rows));
+        let (shape, dtype) = (from.shape(), from.dtype());
         let mut there = device.host().scratch(shape, dtype, Category::Activations)?;
-        let bytes = self.slot.view().bytes();
+        let bytes = from.bytes();
         match device.kind() {
             Kind::Plan => device.book("to the host", 0.0, bytes as f64),
-            Kind::Cpu => there.view_mut().copy_bytes(self.slot.view()),
+            Kind::Cpu => there.view_mut().copy_bytes(from),
             Kind::Cuda => device.cuda().copy_aside_down(
                 there.view_mut().view().pointer(),
-                self.slot.view().address(),
+                from.address(),
                 bytes,
             )?,
         }
@@ -52,14 +52,15 @@ impl Offload {
 
     /// Writes the last one that was pushed into `to`, and begins to fetch the one before.
     pub fn pop(&mut self, mut to: ViewMut<'_>) -> Result<()> {
-        to.copy_from(self.slot()?.view());
+        let rows = to.rows();
+        to.copy_from(self.slot(rows)?.view());
         self.waiting.pop();
         let Some(next) = self.waiting.last() else { return Ok(()) };
         let device = self.slot.device();
         let bytes = next.view().bytes();
         match device.kind() {
             Kind::Plan => device.book("from the host", 0.0, bytes as f64),
-            Kind::Cpu => self.slot.view_mut().copy_bytes(next.view()),
+            Kind::Cpu => self.slot.slice_mut(0..next.rows()).copy_bytes(next.view()),
             Kind::Cuda => device.cuda().copy_aside_up(
                 self.slot.view().address(),
                 next.view().pointer(),
@@ -97,15 +98,15 @@ mod tests {
     fn check(device: &Device) {
         let bytes = 3 * 256;
         let mut offload = Offload::new(device, (4, 8), DType::F32).unwrap();
-        for i in 0..3 {
-            offload.slot().unwrap().write(&[i as f32; 32]).unwrap();
-            offload.push().unwrap();
+        for rows in [4, 2, 3] {
+            offload.slot(rows).unwrap().write(&vec![rows as f32; rows * 8]).unwrap();
+            offload.push(rows).unwrap();
         }
         assert_eq!((offload.len(), device.host().used_bytes()), (3, bytes));
         let mut back = device.scratch((4, 8), DType::F32, Category::Workspace).unwrap();
-        for i in (0..3).rev() {
-            offload.pop(back.view_mut()).unwrap();
-            assert_eq!(back.to_vec::<f32>().unwrap(), [i as f32; 32]);
+        for rows in [3, 2, 4] {
+            offload.pop(back.slice_mut(0..rows)).unwrap();
+            assert_eq!(back.to_vec::<f32>().unwrap()[..rows * 8], vec![rows as f32; rows * 8]);
         }
         assert!(offload.is_empty());
         assert_eq!((device.host().used_bytes(), device.host().peak_bytes()), (0, bytes));
@@ -126,8 +127,8 @@ mod tests {
     fn the_plan_counts_what_waits_on_the_host() {
         let plan = Device::plan_for(Kind::Cpu);
         let mut offload = Offload::new(&plan, (4, 8), DType::F32).unwrap();
-        offload.push().unwrap();
-        offload.push().unwrap();
+        offload.push(4).unwrap();
+        offload.push(1).unwrap();
         assert_eq!((plan.peak_bytes(), plan.host().peak_bytes()), (256, 512));
     }
 }

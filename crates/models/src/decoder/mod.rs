@@ -197,7 +197,8 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
         if table.device().is(device) {
             embedding::forward(pass.tokens.slice(rows), table, x)?;
         } else {
-            embedding::forward_from_host(&pass.ids[rows], table, x)?;
+            let (tokens, ids) = (pass.tokens.slice(rows.clone()), &pass.ids[rows]);
+            embedding::forward_from_host(tokens, ids, table, x)?;
         }
     }
     if model.config.embedding_multiplier != 1.0 {
@@ -208,43 +209,76 @@ fn embed(model: &Model, pass: &Pass<'_>) -> Result<Stream> {
 
 /// Runs all rows through all blocks. `keep` says what each block keeps; it is not read without gradient rows.
 pub fn forward(model: &Model, pass: &Pass<'_>, keep: &[Keep]) -> Result<Forward> {
-    let (device, c) = (model.device(), model.config.hidden_size);
+    let mut kept = match pass.grad_rows > 0 && keep.contains(&Keep::Host) {
+        true => Kepts::beside(model, pass.grad_rows)?,
+        false => Kepts { blocks: Vec::new(), waiting: None },
+    };
+    let hidden = forward_keeping(model, pass, keep, &mut kept)?;
+    Ok(Forward { hidden, kept })
+}
+
+/// As [`forward`], where what is kept joins what passes before have left; gives the hidden rows.
+pub fn forward_keeping(
+    model: &Model,
+    pass: &Pass<'_>,
+    keep: &[Keep],
+    kept: &mut Kepts,
+) -> Result<Tensor> {
+    let (device, rows) = (model.device(), pass.grad_rows);
     let mut stream = embed(model, pass)?;
     let segments = Segments::new(device, pass.segments.clone())?;
-    let shape = (pass.grad_rows, c);
+    let shape = (rows, model.config.hidden_size);
     let turns = Turns::new(model, pass)?;
-    let mut kept = Vec::new();
-    let mut waiting = match pass.grad_rows > 0 && keep.contains(&Keep::Host) {
-        true => Some(Offload::new(device, shape, device.activations())?),
-        false => None,
-    };
+    let Kepts { blocks: kept, waiting } = kept;
     for index in 0..model.config.num_hidden_layers {
         let visit = Visit { model, pass, segments: &segments, turns: &turns, index };
         if pass.grad_rows == 0 {
             block::forward(visit, &mut stream, Keeping::Nothing, None)?;
             continue;
         }
-        match (keep[index], &mut waiting) {
+        match (keep[index], &mut *waiting) {
             (Keep::All, _) => {
                 let mut all = Box::new(Activations::new(model, index, pass, Extent::Block)?);
                 block::forward(visit, &mut stream, Keeping::All(&mut all), None)?;
                 kept.push(Kept::All(all));
             }
             (Keep::Host, Some(waiting)) => {
-                let input = Keeping::Input(waiting.slot()?);
+                let input = Keeping::Input(waiting.slot(rows)?);
                 block::forward(visit, &mut stream, input, None)?;
-                waiting.push()?;
+                waiting.push(rows)?;
                 kept.push(Kept::Host);
             }
             (Keep::Input | Keep::Host, _) => {
                 let mut input =
                     device.scratch(shape, device.activations(), Category::Activations)?;
-                block::forward(visit, &mut stream, Keeping::Input(&mut input), None)?;
+                block::forward(visit, &mut stream, Keeping::Input(input.view_mut()), None)?;
                 kept.push(Kept::Input(input));
             }
         }
     }
-    Ok(Forward { hidden: stream.finish()?, kept: Kepts { blocks: kept, waiting } })
+    stream.finish()
+}
+
+/// The hidden rows with gradient of the last pass that left its inputs beside the device: its last block once more.
+pub fn hidden_again(model: &Model, pass: &Pass<'_>, kept: &mut Kepts) -> Result<Tensor> {
+    let (device, part) = (model.device(), pass.gradient_part());
+    let (Some(Kept::Host), Some(waiting)) = (kept.blocks.pop(), &mut kept.waiting) else {
+        unreachable!("all inputs of that pass wait beside the device")
+    };
+    let shape = (pass.grad_rows, model.config.hidden_size);
+    let take = || device.scratch(shape, device.activations(), Category::Activations);
+    let mut input = take()?;
+    waiting.pop(input.view_mut())?;
+    let mut x = take()?;
+    x.copy_prefix(input.view());
+    kept.blocks.push(Kept::Input(input));
+    let segments = Segments::new(device, part.segments.clone())?;
+    let turns = Turns::new(model, pass)?;
+    let index = model.config.num_hidden_layers - 1;
+    let visit = Visit { model, pass: &part, segments: &segments, turns: &turns, index };
+    let mut stream = Stream::new(x)?;
+    block::forward(visit, &mut stream, Keeping::Nothing, None)?;
+    stream.finish()
 }
 
 /// Runs rows through all blocks with keys and values in `caches`, one a block: `segments` place queries in the
@@ -261,11 +295,11 @@ pub fn forward_cached(model: &Model, pass: &Pass<'_>, caches: &mut [LayerCache])
 }
 
 /// Carries `dhidden` (grad_rows, C), the gradient of the hidden rows, down to the embeddings, and adds to
-/// `gradients` on the way. `dhidden` is overwritten.
+/// `gradients` on the way. `dhidden` is overwritten. `kept` is what the pass left last, which is taken off.
 pub fn backward(
     model: &Model,
     pass: &Pass<'_>,
-    kept: Kepts,
+    kept: &mut Kepts,
     mut dhidden: ViewMut<'_>,
     gradients: &mut Gradients<'_>,
 ) -> Result<()> {
@@ -277,7 +311,7 @@ pub fn backward(
     let first_norm = Module::block_norm(0, Norm::BeforeAttention, model.config.norms);
     let trains_first_norm = first_norm.is_some_and(|module| gradients.trains(module));
     let (device, shape) = (model.device(), dhidden.view().shape());
-    let Kepts { blocks: mut kept, mut waiting } = kept;
+    let Kepts { blocks: kept, waiting } = kept;
     for index in (0..model.config.num_hidden_layers).rev() {
         let visit = Visit { model, pass: &part, segments: &segments, turns: &turns, index };
         let Some(layer) = kept.pop() else { unreachable!("forward kept something of every block") };
@@ -291,7 +325,7 @@ pub fn backward(
             Kept::Input(input) => again(input)?,
             Kept::Host => {
                 let mut input = device.scratch(shape, device.activations(), Category::Workspace)?;
-                if let Some(waiting) = &mut waiting {
+                if let Some(waiting) = waiting.as_mut() {
                     waiting.pop(input.view_mut())?;
                 }
                 again(input)?
@@ -316,6 +350,15 @@ pub struct Kepts {
     blocks: Vec<Kept>,
     /// The inputs that wait beside the device.
     waiting: Option<Offload>,
+}
+
+impl Kepts {
+    /// For inputs of at most `rows` rows that wait beside the device.
+    pub fn beside(model: &Model, rows: usize) -> Result<Kepts> {
+        let (device, shape) = (model.device(), (rows, model.config.hidden_size));
+        let waiting = Some(Offload::new(device, shape, device.activations())?);
+        Ok(Kepts { blocks: Vec::new(), waiting })
+    }
 }
 
 impl Forward {

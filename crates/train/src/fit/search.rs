@@ -2,7 +2,8 @@
 //!
 //! Memory buys time in this order: first the embedding table leaves the device, then blocks compute again what they do
 //! not keep, then their inputs wait in the host's memory. Passes may be smaller, too: then products are narrower and a
-//! group's baseline is a pass of its own, but more is kept. For every size of a pass the first of these that fits is
+//! group's baseline is a pass of its own, but more is kept; where the inputs of all blocks wait in the host's memory,
+//! that pass leaves what the others begin with. For every size of a pass the first of these that fits is
 //! found, and of all of them the one taken whose work on this device takes the least time by its figures.
 //!
 //! The search walks some steps, the heaviest among them; what it finds is then walked whole.
@@ -156,12 +157,19 @@ impl<'a> Search<'a> {
             let Some((simulation, all_kept)) = self.first_that_fits(budget, limit)? else {
                 continue;
             };
-            let seconds = self.machine.figures().seconds(&simulation.ledger);
-            if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
-                best = Some((seconds, Chosen { policy: simulation.policy, all_kept }));
+            let all_is_kept = simulation.policy.kept_layers == self.layers();
+            let ahead = match budget < self.largest_group && !all_is_kept {
+                true => self.ahead(budget, limit)?,
+                false => None,
+            };
+            for simulation in ahead.into_iter().chain([simulation]) {
+                let seconds = self.machine.figures().seconds(&simulation.ledger);
+                if best.as_ref().is_none_or(|(least, _)| seconds < *least) {
+                    best = Some((seconds, Chosen { policy: simulation.policy, all_kept }));
+                }
             }
             // Smaller passes do no more than this.
-            if simulation.policy.kept_layers == self.layers() {
+            if all_is_kept {
                 break;
             }
         }
@@ -185,12 +193,7 @@ impl<'a> Search<'a> {
         let walked = |policy: Policy, around: &Simulation| -> Result<Simulation> {
             Ok(walk(inputs, machine, policy, &self.steps)?.and(around))
         };
-        let within =
-            |bytes: usize, limit: Option<u64>| limit.is_none_or(|limit| bytes as u64 <= limit);
-        let fits = |simulation: &Simulation| {
-            within(simulation.peak_bytes, limit)
-                && within(simulation.host_bytes, self.machine.host_limit)
-        };
+        let fits = |simulation: &Simulation| self.fits(simulation, limit);
         let layers = self.layers();
         let mut policy = Policy::all(token_budget, layers);
         let all = walked(policy, &around)?;
@@ -217,6 +220,24 @@ impl<'a> Search<'a> {
         let held =
             |held| walked(Policy { kept_layers: 0, host_layers: layers - held, ..policy }, &around);
         Ok(most(layers, held, fits)?.map(|simulation| (simulation, all_kept)))
+    }
+
+    /// All inputs in the host's memory, if that fits: then groups that are split run forward once instead of twice.
+    fn ahead(&self, token_budget: usize, limit: Option<u64>) -> Result<Option<Simulation>> {
+        let policy = Policy::least(self.inputs, self.machine, token_budget);
+        if !policy.leaves_inputs(self.layers()) {
+            return Ok(None);
+        }
+        let besides = walk_besides(self.inputs, self.machine, policy)?;
+        let simulation = walk(self.inputs, self.machine, policy, &self.steps)?.and(&besides);
+        Ok(self.fits(&simulation, limit).then_some(simulation))
+    }
+
+    fn fits(&self, simulation: &Simulation, limit: Option<u64>) -> bool {
+        let within =
+            |bytes: usize, limit: Option<u64>| limit.is_none_or(|limit| bytes as u64 <= limit);
+        within(simulation.peak_bytes, limit)
+            && within(simulation.host_bytes, self.machine.host_limit)
     }
 
     /// The policy in words.

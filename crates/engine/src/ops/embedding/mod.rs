@@ -6,8 +6,8 @@
 //!   parameter's gradient, or the gradient of a stream that other paths add to as well)
 //! * an id past the table is refused on the CPU and gives NaN on a GPU, which would have to be asked for it
 //! * nothing is saved
-//! * a table that is not trained may lie in the host's memory ([`forward_from_host`]): rows are gathered there and
-//!   copied up
+//! * a table that is not trained may lie in the host's pinned memory ([`forward_from_host`]): a GPU reads the rows there;
+//!   where it cannot, they are gathered and copied up
 
 mod cpu;
 pub(super) mod cuda;
@@ -62,23 +62,32 @@ pub fn forward(ids: View<'_>, table: View<'_>, y: ViewMut<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `ids` on the host, and `table` in the memory beside `y`'s device.
-pub fn forward_from_host(ids: &[u32], table: View<'_>, y: ViewMut<'_>) -> Result<()> {
-    let (n, c, device) = (ids.len(), table.cols(), y.device().clone());
+/// `table` in the memory beside `y`'s device; `on_host` are the `ids` once more.
+pub fn forward_from_host(
+    ids: View<'_>,
+    on_host: &[u32],
+    table: View<'_>,
+    y: ViewMut<'_>,
+) -> Result<()> {
+    let (n, c, device) = (on_host.len(), table.cols(), y.device().clone());
+    expect(OP, "ids", ids, (n, 1), DType::U32)?;
     expect(OP, "y", y.view(), (n, c), device.activations())?;
     // The bytes that go up, in the element type of activations.
-    device.book("embedding", 0.0, (n * c * device.activations().bytes()) as f64);
+    device.book("embedding from the host", 0.0, (n * c * device.activations().bytes()) as f64);
     if device.is_plan() {
         return Ok(());
     }
-    check_rows(ids, table.rows())?;
+    check_rows(on_host, table.rows())?;
+    if device.kind() == Kind::Cuda && device.cuda().properties().reads_pinned_memory {
+        return cuda::forward(ids, table, y);
+    }
     match device.activations() {
         DType::BF16 => y.fill(|rows: &mut [bf16]| {
-            cpu::gather_bf16(ids, table, rows);
+            cpu::gather_bf16(on_host, table, rows);
             Ok(())
         }),
         _ => y.fill(|rows: &mut [f32]| {
-            cpu::gather(ids, table, rows);
+            cpu::gather(on_host, table, rows);
             Ok(())
         }),
     }

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::memory::arena::Category;
 use crate::ops::{cast, embedding};
 use crate::random::Stream;
+use crate::tensor::Tensor;
 use crate::testing::{
     assert_close, cpu, cuda, dot, filled, filled_activations, gradient_matches, normal,
     normal_activations, plan_takes_what_cpu_takes, rounded, same_on_cuda, tensor, values,
@@ -74,13 +75,17 @@ fn a_table_in_the_hosts_memory_gives_the_same_rows() {
             _ => table.write(&given).unwrap(),
         }
         let mut y = device.scratch((4, 4), device.activations(), Category::Activations).unwrap();
+        let gather = |ids: &[u32], y: &mut Tensor| {
+            let there = device.upload(ids).unwrap();
+            embedding::forward_from_host(there.view(), ids, table.view(), y.view_mut())
+        };
         let ids = [2, 0, 2, 1];
-        embedding::forward_from_host(&ids, table.view(), y.view_mut()).unwrap();
+        gather(&ids, &mut y).unwrap();
         let rounds = dtype == DType::BF16 || device.activations() == DType::BF16;
         let expected = if rounds { rounded(&given) } else { given };
         let rows = ids.iter().flat_map(|id| expected[*id as usize * 4..][..4].to_vec());
         assert_eq!(values(&y), rows.collect::<Vec<f32>>());
-        let past = embedding::forward_from_host(&[3, 0, 0, 0], table.view(), y.view_mut());
+        let past = gather(&[3, 0, 0, 0], &mut y);
         assert!(past.unwrap_err().to_string().contains("id 3 is past the table's last row 2"));
     };
     for dtype in [DType::F32, DType::BF16] {

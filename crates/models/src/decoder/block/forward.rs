@@ -72,7 +72,7 @@ pub(in crate::decoder) enum Keeping<'a> {
     /// Nothing.
     Nothing,
     /// The stream it starts from.
-    Input(&'a mut Tensor),
+    Input(ViewMut<'a>),
     /// All that backward reads.
     All(&'a mut Activations),
 }
@@ -129,8 +129,9 @@ fn attention<'a>(
     stream.norm(visit, Norm::BeforeAttention, rstd)?;
     let mut keep = match keeping {
         Keeping::Nothing => None,
-        Keeping::Input(input) => {
-            input.copy_prefix(stream.x.view());
+        Keeping::Input(mut input) => {
+            let rows = 0..input.rows();
+            input.copy_from(stream.x.slice(rows));
             None
         }
         Keeping::All(keep) => {
