@@ -17,6 +17,10 @@ pub const WEIGHTS: &str = "adapter_model.safetensors";
 /// The file that says what they are.
 pub const CONFIG: &str = "adapter_config.json";
 
+/// What no matrices are added to in a model that reads images too: some of its modules have the decoder's names. JSON of
+/// a pattern of PEFT's.
+const VISION: &str = r#"".*vision_tower.*""#;
+
 /// Keys of `adapter_config.json` that change what is computed, with the values Prospect computes.
 const PLAIN: [(&str, &[&str]); 20] = [
     ("peft_type", &["\"LORA\""]),
@@ -29,7 +33,7 @@ const PLAIN: [(&str, &[&str]); 20] = [
     ("alpha_pattern", &["{}", "null"]),
     ("layers_to_transform", &["null"]),
     ("layer_replication", &["null"]),
-    ("exclude_modules", &["null", "[]"]),
+    ("exclude_modules", &["null", "[]", VISION]),
     ("target_parameters", &["null", "[]"]),
     ("trainable_token_indices", &["null"]),
     ("use_qalora", &["false", "null"]),
@@ -132,16 +136,23 @@ fn targets(fields: &Map<String, Value>) -> Option<Targets> {
     }
 }
 
-/// Reads an adapter into zero matrices of its shape. Both spellings of names are read: PEFT's files have
-/// `lora_A.weight`, a state dict has `lora_A.default.weight`.
+/// Reads an adapter into zero matrices of its shape. All spellings of names are read: PEFT's files have
+/// `lora_A.weight`, a state dict has `lora_A.default.weight`; a decoder within a model that reads images too was
+/// `language_model.model` before transformers 4.52.
 pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adapter> {
     let lora = read_config(folder)?;
     let mut adapter = Adapter::zeros(device, config, &lora)?;
     let checkpoint = Checkpoint::open_file(&folder.join(WEIGHTS))?;
     let mut found = 0;
     for (name, tensor) in adapter.tensors_mut() {
-        let in_state_dict = name.replace(".weight", ".default.weight");
-        let name = if checkpoint.get(&name).is_some() { name } else { in_state_dict };
+        let older = name.replace(".model.language_model.", ".language_model.model.");
+        let in_state_dict = |name: &str| name.replace(".weight", ".default.weight");
+        let spellings = [in_state_dict(&name), in_state_dict(&older), older];
+        let found_so = spellings.into_iter().find(|spelling| checkpoint.get(spelling).is_some());
+        let name = match checkpoint.get(&name) {
+            Some(_) => name,
+            None => found_so.unwrap_or(name),
+        };
         let shape = [tensor.rows(), tensor.cols()];
         let stored = checkpoint.expect(&name, &shape).map_err(|error| Error {
             hint: "the adapter belongs to another model, or to another adapter_config.json"
@@ -181,7 +192,7 @@ pub fn config_json(adapter: &Adapter, base: &str) -> Value {
         Targets::AllLinear => adapter.modules().into_iter().map(str::to_owned).collect(),
         Targets::Suffixes(names) => names.clone(),
     };
-    json!({
+    let mut config = json!({
         "alpha_pattern": {},
         "auto_mapping": null,
         "base_model_name_or_path": base,
@@ -202,7 +213,11 @@ pub fn config_json(adapter: &Adapter, base: &str) -> Value {
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": lora.use_rslora,
-    })
+    });
+    if adapter.decoder_path != "model" {
+        config["exclude_modules"] = serde_json::from_str(VISION).unwrap_or_default();
+    }
+    config
 }
 
 /// PEFT writes `lora_alpha` as a whole number.

@@ -93,6 +93,8 @@ pub struct Lora {
 pub struct Adapter {
     /// What they are made of.
     pub config: LoraConfig,
+    /// The path of the module that holds the blocks, within the model.
+    pub decoder_path: &'static str,
     /// By block and [`Linear`].
     pub layers: Vec<[Option<Lora>; LINEARS]>,
 }
@@ -118,7 +120,7 @@ impl Adapter {
             }
             layers.push(matrices);
         }
-        Ok(Adapter { config: lora.clone(), layers })
+        Ok(Adapter { config: lora.clone(), decoder_path: config.decoder_path(), layers })
     }
 
     /// As PEFT starts: A uniform in `+-1 / sqrt(in)` (Kaiming's with a = sqrt 5), B zero, so that the model is
@@ -151,10 +153,11 @@ impl Adapter {
     /// All matrices with PEFT's names, in a fixed order.
     pub fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let mut all = Vec::new();
+        let blocks = format!("base_model.model.{}.layers", self.decoder_path);
         for (i, layer) in self.layers.iter_mut().enumerate() {
             for (linear, lora) in Linear::ALL.into_iter().zip(layer) {
                 let Some(lora) = lora else { continue };
-                let path = format!("base_model.model.model.layers.{i}.{}", linear.path());
+                let path = format!("{blocks}.{i}.{}", linear.path());
                 all.push((format!("{path}.lora_A.weight"), &mut lora.a));
                 all.push((format!("{path}.lora_B.weight"), &mut lora.b));
             }

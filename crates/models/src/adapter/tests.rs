@@ -188,7 +188,7 @@ fn an_adapter_of_another_model_is_refused() {
         changed(json!({"target_modules": "all-linear"})).path(),
         &ModelConfig { num_hidden_layers: 3, ..kto_config() },
         expect![[r#"
-            'FOLDER' has no tensor base_model.model.model.layers.2.self_attn.q_proj.lora_A.default.weight
+            'FOLDER' has no tensor base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight
               hint: the adapter belongs to another model, or to another adapter_config.json"#]],
     );
     let empty = tempfile::tempdir().unwrap();
