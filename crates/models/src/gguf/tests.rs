@@ -12,6 +12,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::testing::fixture;
 
+mod families;
+
 fn unhex(text: &Json) -> Vec<u8> {
     let digits = text.as_str().unwrap().as_bytes().chunks(2);
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
