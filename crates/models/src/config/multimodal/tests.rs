@@ -56,16 +56,28 @@ fn what_is_another_model_is_refused() {
     let refused = |changes: Value, expected: Expect| {
         expected.assert_eq(&read(changes).unwrap_err().to_string());
     };
-    refused(json!({"text_config": {"model_type": "llama"}}), expect![[r#"
+    refused(
+        json!({"text_config": {"model_type": "llama"}}),
+        expect![[r#"
         config.json: text_config has model_type = "llama"
-          hint: the decoder of a gemma3 model is a gemma3_text"#]]);
-    refused(json!({"text_config": 3}), expect![[r#"
+          hint: the decoder of a gemma3 model is a gemma3_text"#]],
+    );
+    refused(
+        json!({"text_config": 3}),
+        expect![[r#"
         config.json: text_config = 3 is not an object
-          hint: download config.json again"#]]);
-    refused(json!({"audio_config": {"hidden_size": 3}}), expect![[r#"
+          hint: download config.json again"#]],
+    );
+    refused(
+        json!({"audio_config": {"hidden_size": 3}}),
+        expect![[r#"
         config.json: Prospect does not know what audio_config = {"hidden_size":3} does to a gemma3 model
-          hint: if it changes nothing that the model computes, take 'audio_config' out of config.json"#]]);
-    refused(json!({"text_config": {"altup": 3}}), expect![[r#"
+          hint: if it changes nothing that the model computes, take 'audio_config' out of config.json"#]],
+    );
+    refused(
+        json!({"text_config": {"altup": 3}}),
+        expect![[r#"
         config.json: Prospect does not know what altup = 3 does to a gemma3_text model
-          hint: if it changes nothing that the model computes, take 'altup' out of config.json"#]]);
+          hint: if it changes nothing that the model computes, take 'altup' out of config.json"#]],
+    );
 }
