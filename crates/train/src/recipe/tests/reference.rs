@@ -8,8 +8,8 @@ const FIXED: &[(&str, &str)] = &[
     ("", "output seed"),
     ("model", "path quantization double_quant dtype"),
     ("adapter", "r lora_alpha lora_dropout use_rslora target_modules init_from"),
-    ("data", "train eval form columns max_length order cache"),
-    ("data.train", "files form columns weight"),
+    ("data", "train eval form columns formats max_length order cache"),
+    ("data.train", "files form columns formats weight"),
     (
         "objective",
         "name loss_type beta desirable_weight undesirable_weight label_smoothing simpo_gamma discopop_tau \
