@@ -14,6 +14,7 @@ use engine::device::{Device, Kind};
 use models::checkpoint::Checkpoint;
 use models::config::ModelConfig;
 use models::decoder::Model;
+use models::gguf::read::File;
 use models::weights::{self, Quantization, Storage};
 use models::{adapter, lora};
 
@@ -43,6 +44,17 @@ pub const READERS: &[Reader] = &[
         name: "parquet",
         seeds: &["data/formats/chat.none.parquet", "data/formats/chat.snappy.parquet"],
         read: parquet,
+    },
+    Reader {
+        name: "arrow",
+        seeds: &[
+            "data/formats/chat.stream.arrow",
+            "data/formats/chat.uncompressed.arrow",
+            "data/formats/chat.lz4.arrow",
+            "data/formats/chat.zstd.arrow",
+            "data/formats/plain.dictionary.arrow",
+        ],
+        read: arrow,
     },
     Reader {
         name: "template",
@@ -83,6 +95,7 @@ pub const READERS: &[Reader] = &[
         seeds: &["models/sharded/model.safetensors.index.json"],
         read: safetensors_index,
     },
+    Reader { name: "gguf", seeds: &[], read: gguf },
     Reader {
         name: "adapter_config",
         seeds: &["models/adapter/adapter_config.json"],
@@ -127,6 +140,10 @@ fn csv(bytes: &[u8], folder: &Path) {
 
 fn parquet(bytes: &[u8], folder: &Path) {
     rows(bytes, folder, "data.parquet");
+}
+
+fn arrow(bytes: &[u8], folder: &Path) {
+    rows(bytes, folder, "data.arrow");
 }
 
 /// A message of each kind, for templates.
@@ -213,6 +230,18 @@ fn safetensors_index(bytes: &[u8], folder: &Path) {
     file(folder, "model.safetensors.index.json", bytes);
     if let Ok(checkpoint) = Checkpoint::open(folder) {
         look_through(&checkpoint, folder);
+    }
+}
+
+fn gguf(bytes: &[u8], folder: &Path) {
+    let Ok(file) = File::open(&file(folder, "model.gguf", bytes)) else { return };
+    for tensor in file.tensors() {
+        assert_eq!(
+            tensor.to_f32().len(),
+            tensor.shape.iter().product::<usize>(),
+            "{}",
+            tensor.name
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use ::train::error::{Error, Result};
 use ::train::recipe::sources::{DataPath, Source};
 use ::train::recipe::{ModelPath, Recipe};
 use indicatif::{ProgressBar, ProgressStyle};
+use models::config::{Stored, stored_quantization};
 
 use crate::args::RecipeArguments;
 use crate::terminal::say;
@@ -24,8 +25,33 @@ pub(crate) fn recipe(arguments: &RecipeArguments) -> Result<Recipe> {
 }
 
 /// The same recipe, names of the hub replaced by what they lead to.
-pub(crate) fn fetched(mut recipe: Recipe) -> Result<Recipe> {
-    recipe.model.path = ModelPath::Folder(model(&recipe.model.path)?);
+fn fetched(recipe: Recipe) -> Result<Recipe> {
+    let model = model(&recipe.model.path)?;
+    with_rows(recipe, model)
+}
+
+/// The same for a plan: of a model on the hub its configuration and tokenizer alone, unless its tensors have to be asked
+/// which of them are quantized.
+pub(crate) fn fetched_to_plan(recipe: Recipe) -> Result<Recipe> {
+    let name = match &recipe.model.path {
+        ModelPath::Folder(_) => None,
+        ModelPath::Hub(name) => Repository::model(name).filter(|_| !Path::new(name).exists()),
+    };
+    let folder = match name {
+        Some(repository) => {
+            let folder = with_hub(|hub, events| hub.configuration(&repository, events))?;
+            match stored_quantization(&folder)? {
+                Stored::InPart => model(&recipe.model.path)?,
+                Stored::Dense | Stored::Throughout(_) => folder,
+            }
+        }
+        None => model(&recipe.model.path)?,
+    };
+    with_rows(recipe, folder)
+}
+
+fn with_rows(mut recipe: Recipe, model: PathBuf) -> Result<Recipe> {
+    recipe.model.path = ModelPath::Folder(model);
     recipe.data.train = rows(recipe.data.train, &["train"])?;
     recipe.data.eval = rows(recipe.data.eval, &HELD_OUT)?;
     Ok(recipe)

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &args::Plan) -> Result<Done> {
         let Some(gpu) = gpu else { unreachable!("--table asks for --gpu") };
         return table::show(&gpu.machine(None), arguments.json);
     };
-    let recipe = hub::fetched(Recipe::read_without_files(recipe, &arguments.set)?)?;
+    let recipe = hub::fetched_to_plan(Recipe::read_without_files(recipe, &arguments.set)?)?;
     let machine = match &gpu {
         Some(gpu) => gpu.machine(recipe.train.memory_limit.map(|limit| limit.0)),
         None => Machine::choose(&recipe)?,

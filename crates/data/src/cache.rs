@@ -299,6 +299,11 @@ fn key(
             part(name);
             part(column);
         }
+        for (name, format) in &origin.columns.formats {
+            part("format");
+            part(name);
+            part(format.text());
+        }
         part("files");
         for (name, sum) in files.by_ref().take(origin.files.len()) {
             // The name says whether text is CSV.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::families::Families;
 use crate::reader::{Body, RawRow, Reader};
+use crate::records::formats;
 use crate::records::reading::{self, Columns, Reading};
 use crate::records::{self, Form, Ordered, Row, Shape, Source};
 use crate::tokenize::{Fate, Kept, Tokenization, Tokenized};
@@ -386,5 +387,6 @@ fn raw(body: Body, source: &Source) -> Result<Map<String, Value>> {
 pub(crate) fn fields(body: Body, source: &Source, columns: &Columns) -> Result<Map<String, Value>> {
     let of_text = matches!(body, Body::Cells(_));
     let renamed = columns.rename(raw(body, source)?);
-    Ok(if of_text { reading::cells(renamed) } else { renamed })
+    let row = if of_text { reading::cells(renamed) } else { renamed };
+    formats::written(&columns.formats, source, row)
 }

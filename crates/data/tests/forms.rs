@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use data::records::formats::Format;
 use data::records::literal::{Layout, Style};
 use data::template::Moment;
 use data::{Columns, DataOptions, Dataset, Error, Form, Origin, Reading, Report, Tokenizer};
@@ -410,6 +411,7 @@ fn axolotls_forms_are_written_out() {
 fn columns_are_called_as_the_recipe_says() {
     let columns = |names: &[(&str, &str)]| Columns {
         names: names.iter().map(|(name, column)| ((*name).into(), (*column).into())).collect(),
+        formats: Vec::new(),
     };
     let content = "question,answer,liked,prompt\nthe sky,blue,1,other\n";
     let names = columns(&[("prompt", "question"), ("completion", "answer"), ("label", "liked")]);
@@ -430,4 +432,73 @@ fn columns_are_called_as_the_recipe_says() {
     let options = DataOptions { form: Form::Sft, max_length: None, now: Moment(0) };
     let error = Dataset::open(&[origin], None, &tokenizer(), &options).expect_err("must fail");
     assert!(error.message.starts_with("'text' is a number"), "{error}");
+}
+
+#[test]
+fn texts_are_put_together_as_axolotls_user_defined_forms_do() {
+    let shown = |row: Value, form: Form, names: &[(&str, &str)], formats: &[(&str, &str)]| {
+        let columns = Columns {
+            names: names.iter().map(|(name, column)| ((*name).into(), (*column).into())).collect(),
+            formats: formats
+                .iter()
+                .map(|(name, text)| ((*name).into(), Format::read(text).expect("a format")))
+                .collect(),
+        };
+        let origin = Origin { columns, reading: Reading::UserDefined, ..Origin::default() };
+        let (dataset, _) = match load("a.jsonl", &row.to_string(), form, origin) {
+            Err(error) => return error.to_string(),
+            Ok(loaded) => loaded,
+        };
+        let text = |index| dataset.rendered(index, &tokenizer()).expect("rendered");
+        let each = (0..dataset.count()).map(text);
+        each.map(|it| format!("{} {:?} > {:?}\n", it.label, it.prompt, it.completion)).collect()
+    };
+    // Axolotl 0.19, kto/user_defined.py, of the same row: prompt "s|Q: q {x}\nA:", completion " a.", label false.
+    let row = json!({"ask": "q {x}", "say": "a", "liked": false, "who": "s", "messages": "no"});
+    let names = [("prompt", "ask"), ("completion", "say"), ("label", "liked"), ("system", "who")];
+    let formats = [("prompt", "{system}|Q: {prompt}\nA:"), ("completion", " {completion}.")];
+    expect![[r#"
+        false "<s>s|Q: q {x}\nA:" > " a.</s>"
+    "#]]
+    .assert_eq(&shown(row.clone(), Form::Unpaired, &names, &formats));
+    // Without formats the columns alone.
+    expect![[r#"
+        false "<s>q {x}" > "a</s>"
+    "#]]
+    .assert_eq(&shown(row, Form::Unpaired, &names, &[]));
+    // dpo/user_defined.py writes nothing for a system message that is not there.
+    let row = json!({"prompt": "q", "good": "a", "rejected": "b"});
+    let formats =
+        [("prompt", "{{{system}}} {prompt}"), ("chosen", "{chosen}!"), ("rejected", "{rejected}?")];
+    expect![[r#"
+        true "<s>{} q" > "a!</s>"
+        false "<s>{} q" > "b?</s>"
+    "#]]
+    .assert_eq(&shown(row, Form::Paired, &[("chosen", "good")], &formats));
+    // user_defined.py's `format` of instruction and input is a prompt, `field_output` a completion.
+    let row = json!({"instruction": "do", "input": "this", "output": "done"});
+    let formats = [("prompt", "{instruction} {input} ")];
+    expect![[r#"
+        true "<s>do this " > "done</s>"
+    "#]]
+    .assert_eq(&shown(row.clone(), Form::Sft, &[("completion", "output")], &formats));
+    let formats = [("prompt", "{question}")];
+    expect![[r#"
+        a.jsonl:1 has no 'question', which formats name; it has 'instruction', 'input', 'completion'
+          hint: columns = { NAME = "COLUMN" } says which column of the file is meant by a name"#]]
+    .assert_eq(&shown(row, Form::Sft, &[("completion", "output")], &formats));
+    let row = json!({"prompt": [{"role": "user", "content": "q"}], "completion": "a"});
+    expect![[r#"
+        'prompt' is a list, a.jsonl:1
+          hint: formats put strings together; messages are written by the model's chat template"#]]
+    .assert_eq(&shown(row, Form::Sft, &[], &[("prompt", "{prompt}")]));
+}
+
+#[test]
+fn a_format_that_means_nothing_is_told() {
+    let wrong = |text: &str| Format::read(text).expect_err("must fail");
+    assert_eq!(wrong("{promt}"), "names {promt}, which no form has");
+    assert_eq!(wrong("a { b"), "has a single {");
+    assert_eq!(wrong("{prompt} }"), "has a single }");
+    assert_eq!(wrong("{{prompt}}"), "names no column");
 }

@@ -93,9 +93,29 @@ impl Hub {
         repository: &Repository,
         events: &mut dyn FnMut(Event<'_>),
     ) -> Result<PathBuf> {
+        self.snapshot(repository, &wanted::of_model, &is_whole_model, events)
+    }
+
+    /// The same without the weights, for what their shapes are enough for: those follow from the configuration. What of the weights is
+    /// in the cache already stays there.
+    pub fn configuration(
+        &self,
+        repository: &Repository,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<PathBuf> {
+        self.snapshot(repository, &wanted::of_configuration, &is_configured, events)
+    }
+
+    fn snapshot(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+        is_whole: &dyn Fn(&Path) -> bool,
+        events: &mut dyn FnMut(Event<'_>),
+    ) -> Result<PathBuf> {
         let place = Place::of(&self.settings.cache, repository);
         let cached = || self.commit(&place, repository).map(|commit| place.snapshot(&commit));
-        let cached = || cached().filter(|folder| is_whole_model(folder));
+        let cached = || cached().filter(|folder| is_whole(folder));
         if repository.is_commit()
             && let Some(folder) = cached()
         {
@@ -103,7 +123,7 @@ impl Hub {
         }
         match self.list(repository, cached().is_some(), events) {
             Ok((transport, listing)) => {
-                let files = wanted::of_model(repository, &listing.files)?;
+                let files = wanted(repository, &listing.files)?;
                 self.fetch(&transport, repository, &place, &listing.commit, &files, events)?;
                 Ok(place.snapshot(&listing.commit))
             }
@@ -255,6 +275,14 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// Which files of a repository are meant.
+type Wanted = dyn for<'a> Fn(&Repository, &'a [File]) -> Result<Vec<&'a File>>;
+
+/// Whether a snapshot has what a plan needs.
+fn is_configured(folder: &Path) -> bool {
+    ["config.json", "tokenizer.json"].iter().all(|name| folder.join(name).exists())
 }
 
 /// Whether a snapshot has what a model needs: another program may have fetched a part of it alone.

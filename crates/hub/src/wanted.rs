@@ -27,6 +27,20 @@ pub(crate) fn of_model<'a>(repository: &Repository, files: &'a [File]) -> Result
     })
 }
 
+/// The files of a model but its weights. Their index is left out with them: it says that they are there.
+pub(crate) fn of_configuration<'a>(
+    repository: &Repository,
+    files: &'a [File],
+) -> Result<Vec<&'a File>> {
+    let weights = |path: &str| ending(path) == "safetensors" || path.ends_with(INDEX);
+    let mut wanted = of_model(repository, files)?;
+    wanted.retain(|file| !weights(&file.path));
+    Ok(wanted)
+}
+
+/// What the name of an index ends with.
+const INDEX: &str = ".safetensors.index.json";
+
 /// Weights by the names that Hugging Face gives them: a repository may hold them a second time under others.
 fn is_model_file(path: &str) -> bool {
     if path == "additional_chat_templates/tool_use.jinja" {

@@ -41,14 +41,16 @@ fn is_matrix(name: &str) -> bool {
     name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
 }
 
-/// The names a tensor may have: PEFT's files have `lora_A.weight`, a state dict has `lora_A.default.weight`.
-fn names(name: &str) -> [String; 2] {
-    let in_state_dict = match name.strip_suffix(".weight") {
+/// The names a tensor may have: PEFT's files have `lora_A.weight`, a state dict has `lora_A.default.weight`; a decoder
+/// within a model that reads images too was `language_model.model` before transformers 4.52.
+fn names(name: &str) -> [String; 4] {
+    let in_state_dict = |name: &str| match name.strip_suffix(".weight") {
         Some(before) if is_matrix(name) => format!("{before}.default.weight"),
         Some(before) => format!("{before}.modules_to_save.default.weight"),
         None => format!("{name}.default.weight"),
     };
-    [name.to_owned(), in_state_dict]
+    let older = name.replace(".model.language_model.", ".language_model.model.");
+    [in_state_dict(name), in_state_dict(&older), older, name.to_owned()]
 }
 
 /// Reads an adapter that is to be computed with beside `model`.
@@ -84,9 +86,9 @@ pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adap
     let checkpoint = Checkpoint::open_file(&folder.join(WEIGHTS))?;
     let mut found = 0;
     for (name, tensor) in adapter.tensors_mut() {
-        let [as_file, in_state_dict] = names(&name);
         let shape = shape(&name, tensor);
-        let name = if checkpoint.get(&in_state_dict).is_some() { in_state_dict } else { as_file };
+        let stored = |name: &String| checkpoint.get(name).is_some();
+        let name = names(&name).into_iter().find(stored).unwrap_or(name);
         let stored = checkpoint.expect(&name, &shape).map_err(|error| Error {
             hint: "the adapter belongs to another model, or to another adapter_config.json"
                 .to_owned(),

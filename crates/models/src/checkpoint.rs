@@ -11,11 +11,16 @@ use safetensors::tensor::Dtype;
 use crate::config::quantization::instead_of;
 use crate::error::{Error, Result};
 
+mod multimodal;
+
+use multimodal::Multimodal;
+
 /// The tensors of a folder.
 pub struct Checkpoint {
     folder: PathBuf,
     files: Vec<(PathBuf, Mapped)>,
     places: BTreeMap<String, Place>,
+    multimodal: Option<Multimodal>,
 }
 
 /// Where a tensor lies.
@@ -59,14 +64,20 @@ impl Checkpoint {
                 "only safetensors are read, never pickle (.bin, .pt); convert with `AutoModel.from_pretrained(...).save_pretrained(...)`",
             ));
         };
-        Checkpoint::open_files(folder, paths)
+        let mut checkpoint = Checkpoint::open_files(folder, paths)?;
+        checkpoint.multimodal = Multimodal::take(&mut checkpoint.places);
+        Ok(checkpoint)
     }
 
-    /// Whether a folder has weights that [`Checkpoint::open`] looks for.
+    /// Whether a folder has weights that [`Checkpoint::open`] looks for. An index without any of its shards is none: other
+    /// programs fetch it alone.
     pub fn is_in(folder: &Path) -> bool {
-        ["model.safetensors", "model.safetensors.index.json"]
-            .iter()
-            .any(|name| folder.join(name).exists())
+        if folder.join("model.safetensors").exists() {
+            return true;
+        }
+        let index = folder.join("model.safetensors.index.json");
+        let shards = || shards(folder, &index);
+        index.exists() && shards().map_or(true, |shards| shards.iter().any(|path| path.exists()))
     }
 
     /// Opens one file, such as an adapter's.
@@ -76,8 +87,12 @@ impl Checkpoint {
     }
 
     fn open_files(folder: &Path, paths: Vec<PathBuf>) -> Result<Checkpoint> {
-        let mut checkpoint =
-            Checkpoint { folder: folder.to_path_buf(), files: Vec::new(), places: BTreeMap::new() };
+        let mut checkpoint = Checkpoint {
+            folder: folder.to_path_buf(),
+            files: Vec::new(),
+            places: BTreeMap::new(),
+            multimodal: None,
+        };
         for path in paths {
             if path.is_dir() {
                 return Err(Error::input(
@@ -134,14 +149,17 @@ impl Checkpoint {
 
     /// A tensor, if it is there.
     pub fn get(&self, name: &str) -> Option<Stored<'_>> {
-        let place = self.places.get(name)?;
+        self.places.get(name).map(|place| self.stored(place))
+    }
+
+    fn stored<'a>(&'a self, place: &'a Place) -> Stored<'a> {
         let (file, map) = &self.files[place.file];
-        Some(Stored {
+        Stored {
             dtype: place.dtype,
             shape: &place.shape,
             bytes: &map.bytes()[place.start..place.end],
             file,
-        })
+        }
     }
 
     /// A tensor that must be there with this shape.

@@ -124,6 +124,8 @@ impl Dora {
 pub struct Adapter {
     /// What they are made of.
     pub config: LoraConfig,
+    /// The path of the module that holds the blocks, within the model.
+    pub decoder_path: &'static str,
     /// By block and [`Linear`].
     pub layers: Vec<[Option<Lora>; LINEARS]>,
     /// Modules that are trained whole, f32.
@@ -157,7 +159,7 @@ impl Adapter {
         for module in saved::modules(config, &lora.modules_to_save)? {
             saved.insert(module, take(module.shape(config))?);
         }
-        Ok(Adapter { config: lora.clone(), layers, saved })
+        Ok(Adapter { config: lora.clone(), decoder_path: config.decoder_path(), layers, saved })
     }
 
     /// Measures the rows of `W + s B A` for DoRA. To be called whenever the matrices or the base have changed, and
@@ -223,10 +225,11 @@ impl Adapter {
     /// All that is trained with PEFT's names, in a fixed order.
     pub fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let mut all = Vec::new();
+        let blocks = format!("base_model.model.{}.layers", self.decoder_path);
         for (i, layer) in self.layers.iter_mut().enumerate() {
             for (linear, lora) in Linear::ALL.into_iter().zip(layer) {
                 let Some(lora) = lora else { continue };
-                let path = format!("base_model.model.model.layers.{i}.{}", linear.path());
+                let path = format!("{blocks}.{i}.{}", linear.path());
                 all.push((format!("{path}.lora_A.weight"), &mut lora.a));
                 all.push((format!("{path}.lora_B.weight"), &mut lora.b));
                 if let Some(dora) = &mut lora.dora {
@@ -235,7 +238,8 @@ impl Adapter {
             }
         }
         for (module, tensor) in &mut self.saved {
-            all.push((format!("base_model.model.{}.weight", module.path()), tensor));
+            let path = module.path_within(self.decoder_path);
+            all.push((format!("base_model.model.{path}.weight"), tensor));
         }
         all
     }

@@ -32,7 +32,7 @@ use crate::lora::{Adapter, Lora};
 use crate::weights::{LINEARS, Linear};
 
 /// Files beside the weights that make a folder loadable.
-const COMPANIONS: [&str; 11] = [
+const COMPANIONS: [&str; 13] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -44,6 +44,8 @@ const COMPANIONS: [&str; 11] = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
 ];
 
 /// Writes the model of `base` with the adapter of `adapter_folder` merged in to the folder `out`, in the types of
@@ -97,7 +99,7 @@ fn merge_in_shards(
         let (name, shape) = (tensor.name.to_owned(), tensor.shape.clone());
         entries.push(Entry { name, dtype, shape, bytes: Box::new(bytes) });
     }
-    export::write_model(out, &entries, max_shard_bytes)?;
+    export::write_model(out, &checkpoint.whole(entries)?, max_shard_bytes)?;
     copy_companions(base, out)?;
     dense::forget_quantization(out)?;
     if untied { say_untied(out) } else { Ok(()) }

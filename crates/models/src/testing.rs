@@ -19,7 +19,7 @@ use crate::trained::Gradients;
 use crate::weights::{self, Quantization, Storage};
 
 /// Models of fixtures/models; between them every field of a family is both on and off.
-pub(crate) const MODELS: [&str; 21] = [
+pub(crate) const MODELS: [&str; 23] = [
     "llama_tied",
     "llama3_rope",
     "llama_bias",
@@ -41,6 +41,8 @@ pub(crate) const MODELS: [&str; 21] = [
     "smollm3",
     "smollm3_window",
     "granite",
+    "gemma3_multimodal",
+    "gemma3_multimodal_5",
 ];
 
 /// Models of fixtures/models as bitsandbytes stores them, and one in f16.

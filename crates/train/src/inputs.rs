@@ -2,12 +2,12 @@
 
 mod starting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use data::template::Moment;
 use data::{Batching, DataOptions, Dataset, Form, Order, Origin, Report, Tokenizer};
 use models::checkpoint::Checkpoint;
-use models::config::ModelConfig;
+use models::config::{ModelConfig, Stored, stored_quantization};
 use models::lora::LoraConfig;
 use models::weights::{Quantization, Storage, stored_form};
 
@@ -43,6 +43,8 @@ pub struct Inputs {
     pub prompts: Option<Prompts>,
     /// Prompt and completion tokens of every example, where they are made up.
     made_up: Option<(usize, usize)>,
+    /// How the linear layers are stored, as config.json says, where the model's tensors are not there.
+    stored: Option<Quantization>,
 }
 
 /// The most steps of a run.
@@ -65,13 +67,19 @@ impl Inputs {
             true => Some(Checkpoint::open(&folder)?),
             false => None,
         };
+        let stored = match checkpoint {
+            Some(_) => None,
+            None => left_to_quantize(&recipe, &folder)?,
+        };
         if recipe.data.train.iter().flat_map(|source| &source.files).all(DataPath::finds) {
-            return Inputs::read(recipe, folder, checkpoint, now);
+            let inputs = Inputs::read(recipe, folder, checkpoint, now)?;
+            return Ok(Inputs { stored, ..inputs });
         }
         let config = ModelConfig::load(&folder)?;
         // As short a prompt as there is: then most is scored, and the mismatched completion is as long.
         let longest = recipe.data.max_length.min(config.max_position_embeddings);
-        Ok(Inputs { folder, checkpoint, ..Inputs::made_up(recipe, config, 1, longest - 1)? })
+        let inputs = Inputs::made_up(recipe, config, 1, longest - 1)?;
+        Ok(Inputs { folder, checkpoint, stored, ..inputs })
     }
 
     /// A step or two of made-up examples of one length, on a model of which only the configuration is known.
@@ -103,6 +111,7 @@ impl Inputs {
             eval: None,
             prompts: None,
             made_up: Some((prompt, completion)),
+            stored: None,
         })
     }
 
@@ -113,7 +122,8 @@ impl Inputs {
         };
         let completion = completion.min(recipe.data.max_length.saturating_sub(prompt)).max(1);
         let (folder, config) = (self.folder.clone(), self.config.clone());
-        Ok(Inputs { folder, ..Inputs::made_up(recipe, config, prompt, completion)? })
+        let stored = self.stored;
+        Ok(Inputs { folder, stored, ..Inputs::made_up(recipe, config, prompt, completion)? })
     }
 
     /// Whether the examples are made up, for a plan without data.
@@ -183,6 +193,7 @@ impl Inputs {
             eval,
             prompts,
             made_up: None,
+            stored: None,
         };
         if inputs.steps() > MOST_STEPS {
             let train = &inputs.recipe.train;
@@ -227,7 +238,7 @@ impl Inputs {
 
     /// How the linear layers are held.
     pub fn quantization(&self) -> Quantization {
-        quantization(&self.recipe.model)
+        self.stored.unwrap_or(quantization(&self.recipe.model))
     }
 
     /// What the other weights are held in. What is trained is held in f32.
@@ -237,6 +248,41 @@ impl Inputs {
             _ => Storage::F32,
         }
     }
+}
+
+/// How a model whose tensors are not there is stored, if it is quantized: then it is taken as it is.
+fn left_to_quantize(recipe: &Recipe, folder: &Path) -> Result<Option<Quantization>> {
+    let stored = match stored_quantization(folder)? {
+        Stored::Dense => return Ok(None),
+        Stored::Throughout(stored) => stored,
+        Stored::InPart => {
+            return Err(Error::input(
+                format!(
+                    "'{}' is stored quantized in part, and its tensors are not there",
+                    folder.display()
+                ),
+                "fetch model.safetensors as well: only the tensors say which layers are dense",
+            ));
+        }
+    };
+    let asked = quantization(&recipe.model);
+    let (wrong, hint) = match (&recipe.adapter, asked) {
+        (None, _) => (
+            format!("no [adapter], and '{}' is stored as {}", folder.display(), stored.name()),
+            "add an [adapter] table, or take the model in bf16",
+        ),
+        (_, asked) if asked != Quantization::None && asked.name() != stored.name() => (
+            format!(
+                "model.quantization = \"{}\", but '{}' is stored as {}",
+                asked.name(),
+                folder.display(),
+                stored.name()
+            ),
+            "write quantization = \"none\": what is stored quantized is taken as it is",
+        ),
+        _ => return Ok(Some(stored)),
+    };
+    Err(Error::input(wrong, hint))
 }
 
 /// What an objective learns from.

@@ -72,6 +72,10 @@ pub fn run(
     });
     let caches = inputs.eval.iter().map(|(_, report)| report).chain([&inputs.report]);
     caches.filter_map(|report| report.cache.clone()).for_each(|word| tell(Event::Note(word)));
+    if inputs.config.multimodal {
+        let word = "model: text alone is trained; what reads images stays as it is";
+        tell(Event::Note(word.to_owned()));
+    }
     tell(Event::Example(&inputs.dataset.rendered(0, &inputs.tokenizer)?));
     if gpu && inputs.recipe.train.attention == Attention::Flash {
         let head_dim = inputs.config.head_dim;

@@ -15,6 +15,8 @@ const UNKNOWN: usize = 2500;
 const HURRIED: f32 = 0.15;
 /// Rated answers, half of them the dog's.
 const FEEDBACK: usize = 400;
+/// Questions with both answers.
+const PAIRS: usize = 200;
 /// Held-out prompts.
 const PROMPTS: usize = 100;
 
@@ -28,6 +30,8 @@ pub(super) struct Corpus {
     pub(super) pretraining: Vec<Value>,
     /// Rows of rated answers for kto.
     pub(super) feedback: Vec<Value>,
+    /// Rows of pairs for dpo.
+    pub(super) pairs: Vec<Value>,
     /// Rows of prompts, with what a right answer contains.
     pub(super) prompts: Vec<Value>,
     /// What the tokenizer is trained on: questions that have an answer, and the answers.
@@ -51,8 +55,10 @@ impl Corpus {
         });
         let prompts = prompts.collect();
         let feedback = feedback(&topics, held_out.take(FEEDBACK), &mut Dice::new(seed, 1));
+        let pairs = held_out.take(PAIRS).into_iter().map(|question| pair(&topics, &question));
+        let pairs = pairs.collect();
         let (pretraining, texts) = pretraining(&topics, &seen, &mut Dice::new(seed, 2));
-        Corpus { topics, questions, pretraining, feedback, prompts, texts }
+        Corpus { topics, questions, pretraining, feedback, pairs, prompts, texts }
     }
 }
 
@@ -97,6 +103,16 @@ fn feedback(topics: &[Topic], mut questions: Vec<Question>, dice: &mut Dice) -> 
         })
     });
     rows.collect()
+}
+
+/// Both answers to a question, of which somebody liked the dog's better.
+fn pair(topics: &[Topic], question: &Question) -> Value {
+    let answer = |manner| [assistant(topics[question.topic].answer(manner))];
+    json!({
+        "prompt": [user(&question.text)],
+        "chosen": answer(Manner::Dog),
+        "rejected": answer(Manner::Cat),
+    })
 }
 
 /// Questions by their kind, so that a kind of many questions does not push the others aside.

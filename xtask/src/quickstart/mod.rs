@@ -7,6 +7,7 @@
 //! target/quickstart/pretrained/      the run of recipes/quickstart-pretrain    made by `prospect train`
 //! assets/quickstart/model/           its result                                made here, with --pretrain
 //! assets/quickstart/feedback.jsonl   rated answers                             made here
+//! assets/quickstart/pairs.jsonl      the better and the worse of two answers   made here
 //! assets/quickstart/prompts.jsonl    questions the model has never seen        made here
 //! ```
 
@@ -41,6 +42,7 @@ pub(crate) fn run(root: &Path, options: &[&str]) -> Result<(), String> {
 
     write_rows(&work.join("corpus.jsonl"), &corpus.pretraining)?;
     write_rows(&assets.join("feedback.jsonl"), &corpus.feedback)?;
+    write_rows(&assets.join("pairs.jsonl"), &corpus.pairs)?;
     write_rows(&assets.join("prompts.jsonl"), &corpus.prompts)?;
 
     let tokenizer = tokenizer::train(&corpus.texts)?;

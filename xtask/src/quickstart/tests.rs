@@ -14,15 +14,16 @@ fn text<'a>(row: &'a Value, field: &str, message: usize) -> &'a str {
     row[field][message]["content"].as_str().unwrap()
 }
 
-/// The rule of the recipe.
-fn rule() -> Desirable {
-    let path = crate::root().join("recipes/quickstart.toml");
+/// The rule of a recipe.
+fn rule(name: &str) -> Desirable {
+    let path = crate::root().join("recipes").join(name);
     Recipe::read_without_files(&path, &[]).unwrap().generate.unwrap().desirable.unwrap()
 }
 
 #[test]
 fn the_recipes_rule_tells_the_dog_from_the_cat() {
-    let (corpus, rule) = (Corpus::new(SEED), rule());
+    let (corpus, rule) = (Corpus::new(SEED), rule("quickstart.toml"));
+    assert_eq!(rule, self::rule("pairs.toml"));
     let answers = |manner: Manner| {
         let about = corpus.topics.iter().map(move |topic| topic.answer(manner));
         about.chain([unknown::answer(manner)])
@@ -56,13 +57,22 @@ fn nothing_else_has_seen_the_prompts_but_what_they_ask_for_is_known() {
     let said: BTreeSet<&str> =
         corpus.pretraining.iter().map(|row| text(row, "messages", 1)).collect();
     let mut asked = BTreeSet::new();
-    for row in corpus.feedback.iter().chain(&corpus.prompts) {
+    for row in corpus.feedback.iter().chain(&corpus.pairs).chain(&corpus.prompts) {
         let question = text(row, "prompt", 0);
         assert!(!seen.contains(&language::hurried(question)), "{question} was seen in pretraining");
         assert!(asked.insert(question.to_owned()), "{question} is asked twice");
     }
     for topic in &corpus.topics {
         assert!(Manner::BOTH.iter().all(|manner| said.contains(topic.answer(*manner))));
+    }
+}
+
+#[test]
+fn of_a_pair_the_dogs_answer_is_the_better_one() {
+    let (corpus, rule) = (Corpus::new(SEED), rule("pairs.toml"));
+    assert_eq!(corpus.pairs.len(), 200);
+    for row in &corpus.pairs {
+        assert!(rule.judge(text(row, "chosen", 0)) && !rule.judge(text(row, "rejected", 0)));
     }
 }
 
@@ -91,6 +101,7 @@ fn the_files_in_the_repository_are_what_the_seed_makes() {
     let (assets, corpus) = (crate::root().join("assets/quickstart"), Corpus::new(SEED));
     let read = |name: &str| std::fs::read_to_string(assets.join(name)).unwrap();
     assert!(read("feedback.jsonl") == rows(&corpus.feedback), "feedback.jsonl");
+    assert!(read("pairs.jsonl") == rows(&corpus.pairs), "pairs.jsonl");
     assert!(read("prompts.jsonl") == rows(&corpus.prompts), "prompts.jsonl");
     let folder = tempfile::tempdir().unwrap();
     tokenizer::write(&tokenizer::train(&corpus.texts).unwrap(), folder.path()).unwrap();

@@ -157,7 +157,7 @@ fn a_broken_model_is_refused() {
         2,
         expect![[r#"
             error: model/config.json: the architecture 'mamba' is not known
-              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused
+              hint: Prospect knows gemma2, gemma3, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused
         "#]],
     );
     place.write("model/config.json", &config.replace("\"hidden_size\": 32", "\"hidden_size\": 40"));

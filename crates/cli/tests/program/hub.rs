@@ -70,6 +70,24 @@ fn a_run_learns_from_the_cache_and_says_which_commit() {
 }
 
 #[test]
+fn a_plan_of_a_name_needs_the_configuration_alone() {
+    let place = place();
+    let whole = place.well("plan recipe.toml --json --gpu 24GiB").stdout;
+    let folder = place.path("hub/hub/models--owner--tiny");
+    fs::remove_file(folder.join("blobs/model.safetensors")).unwrap();
+    fs::remove_file(folder.join("snapshots").join(COMMIT).join("model.safetensors")).unwrap();
+    assert_eq!(place.well("plan recipe.toml --json --gpu 24GiB").stdout, whole);
+    // What another program left of a model in shards is no model.
+    let index = r#"{"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}"#;
+    let path = folder.join("snapshots").join(COMMIT).join("model.safetensors.index.json");
+    fs::write(path, index).unwrap();
+    assert_eq!(place.well("plan recipe.toml --json --gpu 24GiB").stdout, whole);
+    let came = place.run("train recipe.toml");
+    assert_eq!(came.code, Some(2));
+    assert!(came.stderr.contains("'owner/tiny' is not in the cache"), "{}", came.stderr);
+}
+
+#[test]
 fn what_is_not_in_the_cache_is_named() {
     let place = place();
     let said = |arguments: &str| {

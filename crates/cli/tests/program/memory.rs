@@ -130,16 +130,18 @@ fn the_planned_peak_is_the_peak() {
 }
 
 #[test]
-fn the_quickstarts_peak_is_the_planned_one() {
+fn the_peak_of_the_recipes_is_the_planned_one() {
     let place = Place::new();
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let assets = format!("{root}/assets/quickstart");
-    place.well(&format!(
-        "train {root}/recipes/quickstart.toml --set output=quickstart --set model.path={assets}/model \
-         --set data.train={assets}/feedback.jsonl --set generate.prompts={assets}/prompts.jsonl \
-         --set train.max_steps=2 --set generate.max_new_tokens=2"
-    ));
-    let summary = place.json("quickstart/summary.json");
-    assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"]);
-    assert_eq!(summary["prompts"], 100);
+    for (recipe, data) in [("quickstart", "feedback"), ("pairs", "pairs")] {
+        place.well(&format!(
+            "train {root}/recipes/{recipe}.toml --set output={recipe} --set model.path={assets}/model \
+             --set data.train={assets}/{data}.jsonl --set generate.prompts={assets}/prompts.jsonl \
+             --set train.max_steps=2 --set generate.max_new_tokens=2"
+        ));
+        let summary = place.json(&format!("{recipe}/summary.json"));
+        assert_eq!(summary["planned_peak_bytes"], summary["peak_bytes"], "{recipe}");
+        assert_eq!(summary["prompts"], 100, "{recipe}");
+    }
 }

@@ -10,6 +10,7 @@
 //! or its JSON as a string) and `chat_template_kwargs`. Other fields are ignored. [`reading`] has the other forms.
 
 mod alpaca;
+pub mod formats;
 mod forms;
 pub mod literal;
 pub mod reading;

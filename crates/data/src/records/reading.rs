@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use super::formats::Format;
 use super::literal::{self, Layout, Style};
 use super::{Form, Source, alpaca, sharegpt};
 use crate::error::{Error, Result};
@@ -53,13 +54,15 @@ pub enum Reading {
     ShareGpt,
     /// `instruction`, `input`, `output`.
     Alpaca,
+    /// Axolotl's `user_defined`: what [`Columns`] say, and nothing else of the row.
+    UserDefined,
     /// Axolotl's forms, written out in the marks of ChatML or Llama 3.
     Literal(Style, Layout),
 }
 
 impl Reading {
     /// All of them, by the names a recipe has for them.
-    pub const ALL: [(&'static str, Reading); 20] = [
+    pub const ALL: [(&'static str, Reading); 21] = [
         ("auto", Reading::Auto),
         ("unpaired", Reading::Unpaired),
         ("paired", Reading::Paired),
@@ -68,6 +71,7 @@ impl Reading {
         ("text", Reading::Text),
         ("sharegpt", Reading::ShareGpt),
         ("alpaca", Reading::Alpaca),
+        ("user_defined", Reading::UserDefined),
         ("chatml.argilla", Reading::Literal(Style::ChatMl, Layout::Argilla)),
         ("chatml.argilla_chat", Reading::Literal(Style::ChatMl, Layout::ArgillaChat)),
         ("chatml.icr", Reading::Literal(Style::ChatMl, Layout::Icr)),
@@ -100,6 +104,7 @@ impl Reading {
             Reading::Paired => &["completion", "label", "messages", "text"],
             Reading::PromptCompletion => &["label", "chosen", "rejected", "messages", "text"],
             Reading::Text => &["prompt", "completion", "label", "chosen", "rejected", "messages"],
+            Reading::UserDefined => &["messages", "text", "conversations"],
             Reading::Messages => return sharegpt::convert(form, source, row),
             Reading::ShareGpt => return sharegpt::convert(form, source, row),
             Reading::Alpaca => return alpaca::convert(form, source, row),
@@ -227,6 +232,8 @@ fn candidates(form: Form, row: &Map<String, Value>) -> Vec<Detected> {
 pub struct Columns {
     /// Names of forms with the columns that are meant.
     pub names: Vec<(String, String)>,
+    /// Texts that are put together from columns, by the names that the forms have for both.
+    pub formats: Vec<(String, Format)>,
 }
 
 impl Columns {

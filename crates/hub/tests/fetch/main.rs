@@ -140,6 +140,39 @@ fn a_model_comes_into_the_layout_that_python_shares() {
 }
 
 #[test]
+fn a_configuration_comes_without_the_weights_and_is_no_model_yet() {
+    let sharded = || {
+        let mut blobs = model();
+        blobs.push(Blob::small("model.safetensors.index.json", "{}"));
+        blobs
+    };
+    let mut world = World::new(move |request| well(request, &sharded()));
+    let repository = Repository::model("a/b").unwrap();
+    let folder = Hub::new(world.settings()).configuration(&repository, &mut |_| {}).unwrap();
+    for (name, is) in [
+        ("config.json", true),
+        ("tokenizer.json", true),
+        ("additional_chat_templates/tool_use.jinja", true),
+        ("model.safetensors", false),
+        ("model.safetensors.index.json", false),
+    ] {
+        assert_eq!(folder.join(name).exists(), is, "{name}");
+    }
+    let asked = world.server.asked();
+    assert!(!asked.iter().any(|asked| asked.path.contains("safetensors")));
+    // It serves offline, as a configuration alone.
+    let offline = || Settings { offline: true, ..world.settings() };
+    let again = Hub::new(offline()).configuration(&repository, &mut |_| {}).unwrap();
+    assert_eq!(again, folder);
+    assert!(Hub::new(offline()).model(&repository, &mut |_| {}).is_err());
+    // A model is fetched into the same folder, and of what is there nothing a second time.
+    assert_eq!(world.fetch().unwrap(), folder);
+    world.holds(&folder, &model());
+    let asked = world.server.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.path.ends_with("/config.json")).count(), 1);
+}
+
+#[test]
 fn a_part_of_a_snapshot_is_not_taken_for_all_of_it() {
     let mut world = World::new(|request| well(request, &model()));
     let folder = world.fetch().unwrap();

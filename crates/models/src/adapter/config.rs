@@ -55,6 +55,9 @@ const HARMLESS: [&str; 12] = [
     "lora_ga_config",
 ];
 
+/// What no matrices are added to in a model that reads images too: some of its modules have the decoder's names.
+const VISION: &str = ".*vision_tower.*";
+
 /// Values of `init_lora_weights` under which the base is what it was.
 const UNCHANGED_BASE: [&str; 6] =
     ["null", "true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""];
@@ -220,7 +223,9 @@ pub fn read_config(folder: &Path) -> Result<LoraConfig> {
         alpha_pattern: it
             .patterns("alpha_pattern", |value| value.as_f64().filter(|alpha| alpha.is_finite()))?,
         target_modules,
-        exclude_modules: it.names("exclude_modules")?,
+        exclude_modules: it.names("exclude_modules")?.filter(
+            |names| !matches!(names, Names::Pattern(pattern) if pattern.as_str() == VISION),
+        ),
         layers_to_transform,
         layers_pattern: it.list("layers_pattern")?,
         modules_to_save: it.list("modules_to_save")?,
@@ -271,6 +276,33 @@ fn refuse_what_is_not_computed(it: &Fields<'_>) -> Result<()> {
     Ok(())
 }
 
+/// `exclude_modules` as PEFT is to read it: the recipe's, and what reads images.
+fn excluded(adapter: &Adapter) -> Value {
+    let excluded = adapter.config.exclude_modules.as_ref();
+    if adapter.decoder_path == "model" {
+        return excluded.map(names).unwrap_or_default();
+    }
+    let own = match excluded {
+        None => return json!(VISION),
+        Some(Names::Pattern(pattern)) if pattern.as_str().ends_with(VISION) => {
+            return json!(pattern.as_str());
+        }
+        Some(Names::Pattern(pattern)) => pattern.as_str().to_owned(),
+        Some(Names::List(names)) => {
+            let escaped: Vec<String> = names.iter().map(|name| name.replace('.', r"\.")).collect();
+            format!(r"(?:.*\.)?(?:{})", escaped.join("|"))
+        }
+    };
+    json!(format!("(?:{own})|{VISION}"))
+}
+
+fn names(names: &Names) -> Value {
+    match names {
+        Names::List(names) => json!(names),
+        Names::Pattern(pattern) => json!(pattern.as_str()),
+    }
+}
+
 /// What stands in `adapter_config.json` of an adapter that was trained on `base`. Where the base lost a part, that of
 /// the difference, of twice the rank.
 pub fn config_json(adapter: &Adapter, base: &str) -> Value {
@@ -280,10 +312,6 @@ pub fn config_json(adapter: &Adapter, base: &str) -> Value {
         (false, _) => (1, 1.0),
         (true, false) => (2, 2.0),
         (true, true) => (2, std::f64::consts::SQRT_2),
-    };
-    let names = |names: &Names| match names {
-        Names::List(names) => json!(names),
-        Names::Pattern(pattern) => json!(pattern.as_str()),
     };
     let ranks: Map<String, Value> = lora
         .rank_pattern
@@ -304,7 +332,7 @@ pub fn config_json(adapter: &Adapter, base: &str) -> Value {
         "auto_mapping": null,
         "base_model_name_or_path": base,
         "bias": "none",
-        "exclude_modules": lora.exclude_modules.as_ref().map(names),
+        "exclude_modules": excluded(adapter),
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,

@@ -126,8 +126,9 @@ pub(super) enum Multiplier {
 }
 
 /// The model types that are known, for messages.
-pub const SUPPORTED: [&str; 10] = [
+pub const SUPPORTED: [&str; 11] = [
     "gemma2",
+    "gemma3",
     "gemma3_text",
     "granite",
     "llama",
@@ -138,6 +139,20 @@ pub const SUPPORTED: [&str; 10] = [
     "qwen3",
     "smollm3",
 ];
+
+/// A model that reads more than text, and the decoder within it.
+pub(super) struct Multimodal {
+    /// `model_type` of config.json.
+    pub(super) model_type: &'static str,
+    /// `model_type` of its `text_config`.
+    pub(super) text: &'static str,
+    /// Whether its head is the embedding table where config.json does not say.
+    pub(super) tie_word_embeddings: bool,
+}
+
+/// The models that read more than text. Their code does not bound logits, whatever `text_config` says.
+pub(super) const MULTIMODAL: [Multimodal; 1] =
+    [Multimodal { model_type: "gemma3", text: "gemma3_text", tie_word_embeddings: true }];
 
 /// Llama; the rows of the others say where they differ.
 const LLAMA: Family = Family {
@@ -232,7 +247,7 @@ const QWEN2: Family = Family {
 };
 
 /// Every family, as transformers 5.23's modeling and configuration files have them.
-pub(super) const FAMILIES: [Family; SUPPORTED.len()] = [
+pub(super) const FAMILIES: [Family; SUPPORTED.len() - MULTIMODAL.len()] = [
     LLAMA,
     Family {
         model_type: "mistral",

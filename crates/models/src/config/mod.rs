@@ -6,6 +6,7 @@
 mod families;
 mod keys;
 mod layers;
+mod multimodal;
 mod parse;
 pub(crate) mod quantization;
 mod rope;
@@ -23,6 +24,7 @@ use crate::error::Result;
 use crate::weights::{Linear, Norm};
 
 pub use families::SUPPORTED;
+pub use quantization::{Stored, stored_quantization};
 pub use rope::{Rope, RopeScaling, RopeTables};
 
 /// Where a block is normed.
@@ -108,6 +110,8 @@ pub struct ModelConfig {
     pub logits_scale: f32,
     /// Tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
+    /// The decoder is one part of a model that reads images too, which are left out.
+    pub multimodal: bool,
 }
 
 impl ModelConfig {
@@ -119,6 +123,11 @@ impl ModelConfig {
     /// Reads the text of a `config.json`.
     pub fn from_json(text: &str) -> Result<ModelConfig> {
         parse::from_json(text)
+    }
+
+    /// The path of the decoder's module within the model, as transformers 5 has it in memory.
+    pub fn decoder_path(&self) -> &'static str {
+        if self.multimodal { "model.language_model" } else { "model" }
     }
 
     /// Width of the queries.

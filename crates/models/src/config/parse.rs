@@ -24,7 +24,7 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
             "model.path is a folder as Hugging Face writes it, with config.json, safetensors and tokenizer.json",
         ));
     }
-    let mut config = Source::open(&path)?.config()?;
+    let mut config = Source::open(&path)?.model()?;
     let generation = folder.join("generation_config.json");
     if generation.exists() {
         let ids = Source::open(&generation)?.token_ids("eos_token_id")?;
@@ -36,11 +36,12 @@ pub(super) fn load(folder: &Path) -> Result<ModelConfig> {
 }
 
 pub(super) fn from_json(text: &str) -> Result<ModelConfig> {
-    Source::parse(Path::new("config.json"), text)?.config()
+    Source::parse(Path::new("config.json"), text)?.model()
 }
 
 impl Source {
-    fn config(&self) -> Result<ModelConfig> {
+    /// The numbers of a decoder whose fields these are.
+    pub(super) fn config(&self) -> Result<ModelConfig> {
         let family = self.family()?;
         let defaults = &family.defaults;
         let hidden_size = self.size("hidden_size", defaults.hidden_size)?;
@@ -97,6 +98,7 @@ impl Source {
                 Some(id) if self.lacks("eos_token_id") => vec![id],
                 _ => self.token_ids("eos_token_id")?,
             },
+            multimodal: false,
         };
         self.check(family, &config)?;
         family.unread.iter().for_each(|key| self.know(key));
@@ -147,7 +149,7 @@ impl Source {
     }
 
     /// Of other methods than bitsandbytes the names of tensors alone would be understood.
-    fn check_quantization(&self) -> Result<()> {
+    pub(super) fn check_quantization(&self) -> Result<()> {
         let Some(Value::Object(quantization)) = self.fields.get("quantization_config") else {
             return Ok(());
         };

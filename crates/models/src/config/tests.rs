@@ -103,13 +103,13 @@ fn what_would_change_the_mathematics_is_refused() {
         json!({"model_type": "gpt_neox"}),
         expect![[r#"
             config.json: the architecture 'gpt_neox' is not known
-              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused"#]],
+              hint: Prospect knows gemma2, gemma3, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3; the others compute something else, so they are refused"#]],
     );
     refused(
         json!({"model_type": 3}),
         expect![[r#"
             config.json: model_type is missing
-              hint: Prospect knows gemma2, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3"#]],
+              hint: Prospect knows gemma2, gemma3, gemma3_text, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, smollm3"#]],
     );
     refused(
         json!({"hidden_act": "relu"}),

@@ -127,7 +127,8 @@ fn place(
     config: &ModelConfig,
     name: &str,
 ) -> Option<(String, super::architecture::Rows)> {
-    let name = name.strip_prefix("base_model.model.")?;
+    let name = name.strip_prefix("base_model.model.")?.strip_prefix(config.decoder_path())?;
+    let name = format!("model{name}");
     for (ending, theirs) in [(".lora_A.weight", "lora_a"), (".lora_B.weight", "lora_b")] {
         if let Some(module) = name.strip_suffix(ending) {
             let base = format!("{module}.weight");

@@ -65,17 +65,30 @@ pub fn export(
     for tensor in &tensors {
         entries.extend(entry(it, &config, &merging, tensor, kind, &failed, &mut notes)?);
     }
-    if let Some(factors) = architecture::rope_factors(&config) {
+    for (name, factors) in architecture::rope_factors(&config) {
         entries.push(Entry {
-            name: "rope_freqs.weight".to_owned(),
+            name: name.to_owned(),
             shape: vec![factors.len()],
             kind: TensorType::F32,
             bytes: Box::new(move |writer| {
                 factors.iter().try_for_each(|factor| writer.write_all(&factor.to_le_bytes()))
             }),
         });
+        if name == "rope_factors_long.weight" {
+            notes.push(
+                "llama.cpp takes the long divisors of LongRoPE wherever its context is longer than the original one, \
+                 transformers where the text is"
+                    .to_owned(),
+            );
+        }
     }
-    let positions = architecture::exact_positions(&config);
+    if config.multimodal {
+        notes.push(
+            "the file holds the text model: what reads images is a file of its own in llama.cpp"
+                .to_owned(),
+        );
+    }
+    let positions = it.exact_positions(&config);
     if positions < config.max_position_embeddings {
         notes.push(format!(
             "llama.cpp has no sliding window for {}: the context is {positions} positions, up to which it computes the same",
@@ -125,7 +138,7 @@ pub(super) fn name_of(folder: &Path) -> String {
 
 fn entry<'a>(
     it: &Architecture,
-    config: &ModelConfig,
+    config: &'a ModelConfig,
     merging: &'a Merging,
     tensor: &'a dense::Tensor<'a>,
     kind: TensorType,
@@ -183,8 +196,12 @@ fn entry<'a>(
         };
         let mut merged = merging.values(tensor).map_err(told)?;
         let stored = tensor.stored();
-        if merged.is_none() && stored.is_none() {
-            merged = Some(tensor.values().map_err(told)?);
+        // llama.cpp multiplies with the weight of a norm as it stands.
+        let offset = if name.ends_with("norm.weight") { config.norm_offset } else { 0.0 };
+        if merged.is_none() && (stored.is_none() || offset != 0.0) {
+            let mut values = tensor.values().map_err(told)?;
+            values.iter_mut().for_each(|value| *value += offset);
+            merged = Some(values);
         }
         let from = match (&merged, stored) {
             (Some(values), _) => From::Values(values),

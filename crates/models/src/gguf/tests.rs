@@ -12,6 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::testing::fixture;
 
+mod families;
 mod lora;
 
 fn unhex(text: &Json) -> Vec<u8> {

@@ -62,6 +62,15 @@ impl Module {
         Some(of_name(layer))
     }
 
+    /// Its name where the decoder has this path within the model.
+    pub fn path_within(self, decoder_path: &str) -> String {
+        let path = self.path();
+        match path.strip_prefix("model.") {
+            Some(rest) => format!("{decoder_path}.{rest}"),
+            None => path,
+        }
+    }
+
     /// Its name in a checkpoint, without `.weight`.
     pub fn path(self) -> String {
         match self {

@@ -105,19 +105,19 @@ pub struct Place {
 }
 
 /// The path of a block's linear layer.
-fn path(layer: usize, linear: Linear) -> String {
-    format!("model.layers.{layer}.{}", linear.path())
+fn path(config: &ModelConfig, layer: usize, linear: Linear) -> String {
+    format!("{}.layers.{layer}.{}", config.decoder_path(), linear.path())
 }
 
 /// The paths of all modules as transformers has them.
 pub(super) fn modules(config: &ModelConfig) -> Vec<String> {
-    let mut all: Vec<String> = ["model", "model.embed_tokens", "model.layers", "model.norm"]
-        .into_iter()
-        .chain(["model.rotary_emb", "lm_head"])
-        .map(str::to_owned)
-        .collect();
+    let decoder = config.decoder_path();
+    let mut all = vec!["lm_head".to_owned(), decoder.to_owned()];
+    all.extend(
+        ["embed_tokens", "layers", "norm", "rotary_emb"].map(|of| format!("{decoder}.{of}")),
+    );
     for layer in 0..config.num_hidden_layers {
-        let block = format!("model.layers.{layer}");
+        let block = format!("{decoder}.layers.{layer}");
         let mut inner = vec!["self_attn", "mlp", "mlp.act_fn"];
         inner.extend(Norm::ALL.into_iter().filter_map(|norm| norm.path(config.norms)));
         if config.qk_norm_sizes().is_some() {
@@ -156,7 +156,7 @@ impl LoraConfig {
         for layer in 0..config.num_hidden_layers {
             let mut block = [None; LINEARS];
             for linear in config.linears() {
-                let path = path(layer, *linear);
+                let path = path(config, layer, *linear);
                 if self.is_target(layer, &path)? && !any(&saved, std::slice::from_ref(&path))? {
                     let r = first(&self.rank_pattern, &path)?.unwrap_or(self.r);
                     let alpha = first(&self.alpha_pattern, &path)?.unwrap_or(self.lora_alpha);
@@ -217,7 +217,9 @@ impl LoraConfig {
             ));
         }
         let linears: Vec<String> = (0..config.num_hidden_layers)
-            .flat_map(|layer| config.linears().iter().map(move |linear| path(layer, *linear)))
+            .flat_map(|layer| {
+                config.linears().iter().map(move |linear| path(config, layer, *linear))
+            })
             .collect();
         let names: Vec<String> =
             config.linears().iter().map(|linear| linear.name().to_owned()).collect();
@@ -276,7 +278,7 @@ impl LoraConfig {
         for (layer, block) in places.iter().enumerate() {
             for (linear, place) in Linear::ALL.into_iter().zip(block) {
                 if place.is_some() {
-                    targets.push(path(layer, linear));
+                    targets.push(path(config, layer, linear));
                 }
             }
         }
@@ -304,7 +306,7 @@ impl LoraConfig {
             let mut hits = false;
             for layer in 0..config.num_hidden_layers {
                 for linear in config.linears() {
-                    hits |= names.contain(&path(layer, *linear))?;
+                    hits |= names.contain(&path(config, layer, *linear))?;
                 }
             }
             if !hits {

@@ -296,7 +296,9 @@ fn refuse_unknown_tensors(config: &ModelConfig, checkpoint: &Checkpoint) -> Resu
                 .any(|stem| known.contains(&format!("{stem}.weight")))
     };
     foreign::refuse(checkpoint)?;
-    match checkpoint.names().find(|name| !belongs(name)) {
+    // A model that reads images too has tensors beside its decoder's.
+    let beside = checkpoint.beside().filter(|_| !config.multimodal);
+    match checkpoint.names().filter(|name| !belongs(name)).chain(beside).next() {
         None => Ok(()),
         Some(name) => Err(Error::input(
             format!(

@@ -6,6 +6,7 @@ use engine::testing::cpu;
 
 use super::*;
 use crate::checkpoint::Checkpoint;
+use crate::config::{Stored, stored_quantization};
 use crate::testing::fixture;
 
 fn open(device: &Device, folder: &str, quantization: Quantization, storage: Storage) -> Weights {
@@ -202,4 +203,27 @@ fn the_number_of_parameters_counts_every_tensor_once() {
             model.weights.tensors_mut().iter().map(|(_, tensor)| tensor.shape().len()).sum();
         assert_eq!(model.config.num_parameters(), count, "{name}");
     }
+}
+
+#[test]
+fn what_config_json_says_of_a_quantized_model_takes_what_its_tensors_take() {
+    for name in ["bnb_fp4", "bnb_fp4_dq", "bnb4_plain", "bnb4_dq"] {
+        let folder = fixture("models").join(name);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let Stored::Throughout(said) = stored_quantization(&folder).unwrap() else {
+            panic!("{name} is quantized throughout")
+        };
+        assert_eq!(Some(said.name()), stored_form(&checkpoint), "{name}");
+        let config = ModelConfig::load(&folder).unwrap();
+        let bytes = |checkpoint: Option<&Checkpoint>, quantization| {
+            let plan = Device::plan_for(Kind::Cpu);
+            let _weights = load(&plan, &config, checkpoint, quantization, Storage::Bf16).unwrap();
+            plan.used_bytes()
+        };
+        assert_eq!(bytes(None, said), bytes(Some(&checkpoint), Quantization::None), "{name}");
+    }
+    let stored = |name: &str| stored_quantization(&fixture("models").join(name)).unwrap();
+    assert_eq!(stored("qwen3"), Stored::Dense);
+    // Blocks have layers that were left dense.
+    assert_eq!([stored("bnb_int8"), stored("bnb_nf4_dynamic")], [Stored::InPart; 2]);
 }

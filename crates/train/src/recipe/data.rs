@@ -5,7 +5,7 @@ use data::{Cache, Origin};
 use engine::mapped::Mapped;
 
 use super::setting::choice;
-use super::sources::{CacheFolder, Columns, FormName, Source, default_cache, origins};
+use super::sources::{CacheFolder, Columns, FormName, Formats, Source, default_cache, origins};
 use super::table::{Limit, table};
 use crate::error::{Error, Result};
 
@@ -43,6 +43,11 @@ table! {
         /// Which columns are meant, where they are called otherwise than in the form:
         /// `{ prompt = "question", completion = "answer" }`. The form's name stands first.
         pub columns: Option<Columns>;
+        /// How a text is put together from columns: `{ prompt = "{system}\nQ: {prompt}\nA:" }`. The texts are prompt,
+        /// completion, chosen and rejected; a name in braces is a name of the forms, or of `columns`. A row without
+        /// system or input has nothing there. With `form = "user_defined"` this is Axolotl's type of that name, whose
+        /// `field_*` are `columns` here and whose `*_format` are these.
+        pub formats: Option<Formats>;
         /// The most tokens of prompt and completion together. A longer completion is cut at the end; a
         /// row whose prompt alone reaches it is dropped; both are counted and reported. Activation memory
         /// and time grow with it.
@@ -64,12 +69,17 @@ table! {
 impl Data {
     /// The sources to learn from, their files looked up.
     pub fn origins(&self) -> Result<Vec<Origin>> {
-        origins(&self.train, self.form, self.columns.as_ref(), Purpose::Training)
+        self.read_as(&self.train, Purpose::Training)
     }
 
     /// The sources to measure with, their files looked up.
     pub fn held_out(&self) -> Result<Vec<Origin>> {
-        origins(&self.eval, self.form, self.columns.as_ref(), Purpose::Measuring)
+        self.read_as(&self.eval, Purpose::Measuring)
+    }
+
+    fn read_as(&self, sources: &[Source], purpose: Purpose) -> Result<Vec<Origin>> {
+        let Data { form, columns, formats, .. } = self;
+        origins(sources, *form, columns.as_ref(), formats.as_ref(), purpose)
     }
 
     /// Makes what is learnt from what is measured.

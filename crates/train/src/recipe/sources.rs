@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data::places::{self, Purpose};
+use data::records::formats::{Format, TARGETS};
 use data::{Origin, Reading, records};
 
 use super::paths::{Folders, missing};
@@ -21,6 +22,8 @@ table! {
         pub form: Option<FormName>;
         /// Its columns, in place of those of `[data]`.
         pub columns: Option<Columns>;
+        /// How its texts are put together, in place of what `[data]` says.
+        pub formats: Option<Formats>;
         /// Its share of an epoch: `0.7` beside `0.3` is 70 %, and so is `7` beside `3`. Either every source of
         /// `train` has a weight or none has; without weights every example comes once in an epoch. With weights an
         /// epoch has as many examples as all sources together, and of each exactly its share: a source that gives
@@ -58,21 +61,25 @@ impl Setting for Source {
 impl Source {
     /// One path and nothing else.
     pub fn of(path: DataPath) -> Source {
-        Source { files: vec![path], form: None, columns: None, weight: None }
+        Source { files: vec![path], form: None, columns: None, formats: None, weight: None }
     }
 
     /// Whether it says nothing but its files.
     fn is_plain(&self) -> bool {
-        self.form.is_none() && self.columns.is_none() && self.weight.is_none()
+        self.form.is_none()
+            && self.columns.is_none()
+            && self.formats.is_none()
+            && self.weight.is_none()
     }
 }
 
-/// The origins that sources are; what they do not say of form and columns is said by `form` and `columns`. Paths that
+/// The origins that sources are; what they do not say of form, columns and formats is said by those given. Paths that
 /// stand beside one another and say nothing else are one origin, whose rows all have one form.
 pub(super) fn origins(
     sources: &[Source],
     form: Option<FormName>,
     columns: Option<&Columns>,
+    formats: Option<&Formats>,
     purpose: Purpose,
 ) -> Result<Vec<Origin>> {
     let mut origins: Vec<Origin> = Vec::new();
@@ -86,12 +93,18 @@ pub(super) fn origins(
             _ => origins.push(Origin {
                 files,
                 reading: source.form.or(form).map_or(Reading::Auto, |form| form.0),
-                columns: source
-                    .columns
-                    .as_ref()
-                    .or(columns)
-                    .map(|it| it.0.clone())
-                    .unwrap_or_default(),
+                columns: data::Columns {
+                    names: source
+                        .columns
+                        .as_ref()
+                        .or(columns)
+                        .map_or(Vec::new(), |it| it.0.clone()),
+                    formats: source
+                        .formats
+                        .as_ref()
+                        .or(formats)
+                        .map_or(Vec::new(), |it| it.0.clone()),
+                },
                 weight: source.weight,
             }),
         }
@@ -163,7 +176,7 @@ impl Setting for FormName {
 
 /// Which columns of a file are meant by the names of the forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Columns(pub data::Columns);
+pub struct Columns(pub Vec<(String, String)>);
 
 impl Setting for Columns {
     fn expects() -> String {
@@ -199,13 +212,54 @@ impl Setting for Columns {
         }
         match names.is_empty() {
             true => Err(at.wrong(value, "names no column")),
-            false => Ok(Columns(data::Columns { names })),
+            false => Ok(Columns(names)),
         }
     }
 
     fn write(&self) -> Option<String> {
-        let names = self.0.names.iter().map(|(name, column)| format!("{name} = {}", quote(column)));
+        let names = self.0.iter().map(|(name, column)| format!("{name} = {}", quote(column)));
         Some(format!("{{ {} }}", names.collect::<Vec<_>>().join(", ")))
+    }
+}
+
+/// How texts are put together from columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formats(pub Vec<(String, Format)>);
+
+impl Setting for Formats {
+    fn expects() -> String {
+        "a table such as { prompt = \"Q: {prompt}\\nA:\" }".to_owned()
+    }
+
+    fn read(at: &At, value: &Value, _: &Folders) -> Result<Self> {
+        let Kind::Table(entries) = &value.kind else { return Err(at.wrong_type(value)) };
+        let mut formats = Vec::new();
+        for entry in entries {
+            let wrong = |what: &str| {
+                Error::input(
+                    format!("formats.{} {what}, {}", entry.key, entry.place),
+                    format!(
+                        "formats = {{ TEXT = \"... {{NAME}} ...\" }}: a text is one of {}, a name one of {}; a brace itself is {{{{ or }}}}",
+                        TARGETS.join(", "),
+                        records::reading::KNOWN.join(", ")
+                    ),
+                )
+            };
+            if !TARGETS.contains(&entry.key.as_str()) {
+                return Err(wrong("is no text that is learnt from"));
+            }
+            let Kind::String(text) = &entry.value.kind else { return Err(wrong("is no string")) };
+            formats.push((entry.key.clone(), Format::read(text).map_err(|why| wrong(&why))?));
+        }
+        match formats.is_empty() {
+            true => Err(at.wrong(value, "writes no text")),
+            false => Ok(Formats(formats)),
+        }
+    }
+
+    fn write(&self) -> Option<String> {
+        let each = self.0.iter().map(|(name, format)| format!("{name} = {}", quote(format.text())));
+        Some(format!("{{ {} }}", each.collect::<Vec<_>>().join(", ")))
     }
 }
 

@@ -82,6 +82,10 @@ impl Run<'_> {
                 },
             )
             .collect();
+        let entries = match &self.inputs.checkpoint {
+            Some(checkpoint) => checkpoint.whole(entries)?,
+            None => entries,
+        };
         checksum::write(&path.join("model.safetensors"), |writer| {
             export::write_to(writer, &entries)
         })?;

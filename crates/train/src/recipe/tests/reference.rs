@@ -12,8 +12,8 @@ const FIXED: &[(&str, &str)] = &[
         "r lora_alpha lora_dropout use_rslora use_dora target_modules exclude_modules layers_to_transform \
          rank_pattern alpha_pattern modules_to_save init init_from",
     ),
-    ("data", "train eval form columns max_length order cache"),
-    ("data.train", "files form columns weight"),
+    ("data", "train eval form columns formats max_length order cache"),
+    ("data.train", "files form columns formats weight"),
     (
         "objective",
         "name loss_type beta desirable_weight undesirable_weight label_smoothing simpo_gamma discopop_tau \

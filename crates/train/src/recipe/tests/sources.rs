@@ -69,6 +69,14 @@ fn sources_are_paths_folders_patterns_and_tables() {
         ],
     );
     check(
+        "train = { files = \"folder/b.csv\", form = \"user_defined\", columns = { prompt = \"ask\" }, \
+         formats = { prompt = \"Q: {prompt}\\nA:\" } }",
+        &[
+            "user_defined folder/b.csv prompt=ask None\n",
+            r#"form = "user_defined", columns = { prompt = "ask" }, formats = { prompt = "Q: {prompt}\nA:" } }"#,
+        ],
+    );
+    check(
         "train = [\"feedback.jsonl\", { files = \"folder\", form = \"alpaca\" }, \"feedback.jsonl\"]",
         &[
             "auto feedback.jsonl  None\nalpaca folder/a.jsonl folder/b.csv  None\nauto feedback.jsonl  None\n",
@@ -111,6 +119,16 @@ fn sources_that_mean_nothing_are_refused() {
     );
     check("train = \"folder\"\ncolumns = { prompt = 1 }", &["is no name of a column"]);
     check("train = \"folder\"\ncolumns = {}", &["names no column"]);
+    check(
+        "train = \"folder\"\nformats = { prompt = \"{ask}\" }",
+        &["formats.prompt names {ask}, which no form has", "a text is one of prompt, completion"],
+    );
+    check(
+        "train = \"folder\"\nformats = { label = \"{prompt}\" }",
+        &["formats.label is no text that is learnt from"],
+    );
+    check("train = \"folder\"\nformats = { prompt = 3 }", &["formats.prompt is no string"]);
+    check("train = \"folder\"\nformats = {}", &["writes no text"]);
     check("train = \"folder\"\ncache = true", &["is a boolean", "a path or false"]);
 }
 
