@@ -4,26 +4,34 @@
 //! cuBLASLt thinks in columns: a row-major (R, C) matrix is its (C, R) matrix, so the product of a linear layer is
 //! handed over transposed, with `right` as its A and `left` as its B (see [`Transposed`]).
 //!
-//! A run never times algorithms. The algorithm of a [`Key`], which holds the row count rounded up to a bucket, is
-//! the first answer of the heuristic at the bucket's shape, and stays so for the life of the context; it then runs with the exact shape. Partial sums are added in f32 only.
+//! A run never times algorithms. The algorithm of a [`Key`], which holds the row count rounded up to a bucket, is that
+//! of the [`table`] of measured choices, or else the first answer of the heuristic at the bucket's shape, and stays so
+//! for the life of the context; it then runs with the exact shape. Partial sums are added in f32 only.
 
 #![allow(unsafe_code)] // every call of a loaded function is one
 
 pub(crate) mod functions;
+mod heuristic;
 mod key;
+mod table;
 #[cfg(test)]
 mod tests;
+mod tune;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::Properties;
 use super::gemm::{Layout, Matrix, Product};
 use super::libraries::{self, CUBLASLT, Missing, Surroundings};
-use functions::{Algorithm, Functions, Heuristic, Status};
+use functions::{Algorithm, Functions, Status};
 use key::{Key, Transposed};
+use table::{Found, Scope};
+use tune::Tuning;
+pub use tune::{Measured, Written};
 
 /// A call cuBLASLt refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +81,12 @@ pub(crate) struct Blas {
     prepared: Mutex<HashMap<Key, Prepared>>,
     workspace_bytes: usize,
     path: PathBuf,
+    scope: Scope,
+    /// Where a table of choices for this scope is kept; none where there is no home.
+    table: Option<PathBuf>,
+    found: Found,
+    /// What is measured, if it is.
+    tuning: OnceLock<Tuning>,
 }
 
 // SAFETY: cuBLASLt handles may be used from any thread; descriptors are only touched under the lock.
@@ -89,17 +103,38 @@ impl Blas {
         libraries::load(&CUBLASLT, driver, around, Functions::resolve)
     }
 
-    /// A handle on the current context's device. Products may use `workspace_bytes` of workspace.
+    /// A handle on the current context's device, with the choices measured on it if there are any. Products may use
+    /// `workspace_bytes` of workspace.
     pub(crate) fn new(
         (functions, path): (Functions, PathBuf),
         workspace_bytes: usize,
+        properties: &Properties,
+        around: &Surroundings,
     ) -> Result<Blas, Failure> {
         let mut handle = ptr::null_mut();
         // SAFETY: the pointer is to a place for a handle; a context is current.
         let status = unsafe { (functions.create)(&mut handle) };
         check("cublasLtCreate", status)?;
-        let prepared = Mutex::default();
-        Ok(Blas { functions, handle, prepared, workspace_bytes, path })
+        let scope = Scope {
+            gpu: properties.name.clone(),
+            multiprocessors: properties.multiprocessors,
+            version: version(&functions),
+            workspace: workspace_bytes,
+        };
+        let folder = libraries::cache(around).map(|cache| cache.join("tuned"));
+        let table = folder.map(|folder| folder.join(scope.file_name()));
+        let found = table.as_ref().map_or(Found::Nothing, |table| table::find(table, &scope));
+        Ok(Blas {
+            functions,
+            handle,
+            prepared: Mutex::default(),
+            workspace_bytes,
+            path,
+            scope,
+            table,
+            found,
+            tuning: OnceLock::new(),
+        })
     }
 
     /// The library's version, as in 13.4.1.
@@ -108,8 +143,27 @@ impl Blas {
     }
 
     /// The file that was loaded.
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the table of measured choices is kept.
+    pub(crate) fn table(&self) -> Option<&Path> {
+        self.table.as_deref()
+    }
+
+    /// What was found there, in words that go on a sentence; empty where there was nothing.
+    pub(crate) fn choices(&self) -> String {
+        let place = self.table().unwrap_or(Path::new("")).display();
+        match &self.found {
+            Found::Nothing => String::new(),
+            Found::Table { choices, hash } => {
+                format!(", tuned choices {hash} ({} shapes)", choices.len())
+            }
+            Found::PassedOver(reason) => {
+                format!(", the tuned choices in '{place}' passed over: {reason}")
+            }
+        }
     }
 
     /// Queues `product` on `stream`. `Ok(false)` where cuBLASLt cannot compute it: nothing was queued then.
@@ -133,7 +187,7 @@ impl Blas {
             Err(Failure {
                 status: functions::NOT_SUPPORTED | functions::INVALID_VALUE, ..
             }) => {
-                let exact = self.ask(&key, entry)?;
+                let exact = self.ask(&key, entry, 1)?.first().copied();
                 entry.exact.insert(product.n, exact);
                 let Some(algorithm) = exact else { return Ok(false) };
                 self.launch(product, entry, &algorithm, stream).map(|()| true)
@@ -144,7 +198,14 @@ impl Blas {
 
     fn prepare(&self, key: &Key) -> Result<Prepared, Failure> {
         let mut entry = self.describe(key)?;
-        entry.algorithm = self.ask(key, &entry)?;
+        let measured = match &self.found {
+            Found::Table { choices, .. } => choices.get(key).copied(),
+            _ => None,
+        };
+        entry.algorithm = match measured.filter(|algorithm| self.takes(&entry, algorithm)) {
+            Some(algorithm) => Some(algorithm),
+            None => self.ask(key, &entry, 1)?.first().copied(),
+        };
         Ok(entry)
     }
 
@@ -198,65 +259,6 @@ impl Blas {
             return Err(failure);
         }
         Ok(entry)
-    }
-
-    /// The heuristic's first answer for the shape the descriptors are set to now; none where it has none.
-    fn ask(&self, key: &Key, entry: &Prepared) -> Result<Option<Algorithm>, Failure> {
-        let f = &self.functions;
-        let mut preference = ptr::null_mut();
-        let mut answer = Heuristic::default();
-        let mut answered = 0;
-        // SAFETY: the pointers are to places for what is written, and attribute
-        // values have the documented types.
-        unsafe {
-            check("cublasLtMatmulPreferenceCreate", (f.preference_create)(&mut preference))?;
-            let result = (|| {
-                let workspace = self.workspace_bytes as u64;
-                let set = |attribute, value: *const c_void, bytes| {
-                    let status = (f.preference_set)(preference, attribute, value, bytes);
-                    check("cublasLtMatmulPreferenceSetAttribute", status)
-                };
-                set(functions::WORKSPACE_BYTES, ptr::from_ref(&workspace).cast(), 8)?;
-                set(
-                    functions::REDUCTION_SCHEMES,
-                    ptr::from_ref(&functions::REDUCTION_IN_COMPUTE_TYPE).cast(),
-                    4,
-                )?;
-                let operands: u32 = if key.aligned { 16 } else { 2 };
-                let result: u32 = match (key.aligned, key.wide) {
-                    (true, _) => 16,
-                    (false, true) => 4,
-                    (false, false) => 2,
-                };
-                for (attribute, bytes) in
-                    functions::ALIGNMENTS.into_iter().zip([operands, operands, result, result])
-                {
-                    set(attribute, ptr::from_ref(&bytes).cast(), 4)?;
-                }
-                let status = (f.heuristic)(
-                    self.handle,
-                    entry.operation,
-                    entry.right,
-                    entry.left,
-                    entry.out,
-                    entry.out,
-                    preference,
-                    1,
-                    &mut answer,
-                    &mut answered,
-                );
-                // No algorithm is an answer, not a failure: the own kernels compute every shape.
-                if matches!(status, functions::NOT_SUPPORTED | functions::INVALID_VALUE) {
-                    answered = 0;
-                    return Ok(());
-                }
-                check("cublasLtMatmulAlgoGetHeuristic", status)
-            })();
-            (f.preference_destroy)(preference);
-            result?;
-        }
-        let usable = answered > 0 && answer.state == 0 && answer.workspace <= self.workspace_bytes;
-        Ok(usable.then_some(answer.algorithm))
     }
 
     /// Sets the row count of the descriptors that hold it: it is the number of columns of two matrices.

@@ -9,7 +9,10 @@
 //! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
 //! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
 
+use std::io;
+
 use crate::cuda::blas::{Blas, Failure};
+pub use crate::cuda::blas::{Measured, Written};
 use crate::cuda::libraries::Surroundings;
 use crate::cuda::{Cuda, Library, Properties};
 use crate::device::{Device, Kind};
@@ -32,6 +35,20 @@ pub enum Layout {
     BackwardInput,
     /// `dW (M, K) = dy (N, M)^T x (N, K)`
     BackwardWeight,
+}
+
+impl Layout {
+    /// All three.
+    pub const ALL: [Layout; 3] = [Layout::Forward, Layout::BackwardInput, Layout::BackwardWeight];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Forward => "forward",
+            Layout::BackwardInput => "backward_input",
+            Layout::BackwardWeight => "backward_weight",
+        }
+    }
 }
 
 /// A row-major matrix in a GPU's memory; its shape is told by the product it is in.
@@ -121,7 +138,7 @@ impl Gemm {
         let found = Blas::find(properties.driver.0, &around).map_err(|missing| missing.to_string());
         let started = found.and_then(|found| {
             // A library the driver is too old for: the own kernels still run.
-            Blas::new(found, WORKSPACE_BYTES).map_err(|failure| {
+            Blas::new(found, WORKSPACE_BYTES, properties, &around).map_err(|failure| {
                 format!("{} answered {} ({})", failure.call, failure.status, failure.name())
             })
         });
@@ -154,7 +171,30 @@ impl Gemm {
             return format!("Prospect's own kernels ({})", self.reason);
         };
         let (major, minor, patch) = blas.version();
-        format!("cuBLASLt {major}.{minor}.{patch} from {}", blas.path().display())
+        let (path, choices) = (blas.path().display(), blas.choices());
+        format!("cuBLASLt {major}.{minor}.{patch} from {path}{choices}")
+    }
+
+    /// From here on each product is computed by the fastest of the first `candidates` answers of cuBLASLt's heuristic,
+    /// measured when it is first met: two such runs may differ. Or says why cuBLASLt computes nothing.
+    pub fn tune(&self, candidates: usize) -> std::result::Result<(), &str> {
+        let blas = self.blas.as_ref().ok_or(self.reason.as_str())?;
+        blas.start_tuning(candidates);
+        Ok(())
+    }
+
+    /// What was met since [`Gemm::tune`], in that order.
+    pub fn measured(&self) -> Vec<Measured> {
+        self.blas.as_ref().map(Blas::measured).unwrap_or_default()
+    }
+
+    /// Writes the choices made since [`Gemm::tune`] as the table that runs on this GPU with this cuBLASLt take.
+    pub fn write_choices(&self) -> io::Result<Written> {
+        let place = self.blas.as_ref().and_then(|blas| Some((blas, blas.table()?)));
+        let Some((blas, table)) = place else {
+            return Err(io::Error::other("neither HOME nor XDG_CACHE_HOME says where"));
+        };
+        blas.write_table(table)
     }
 
     /// Destroys the library's handle. The context is current, and nothing that was queued still runs.
@@ -194,6 +234,7 @@ pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> R
             unreachable!("the backend is what was loaded");
         };
         cuda.make_current()?;
+        blas.tune(cuda, product)?;
         if blas.multiply(product, cuda.stream().cast()).map_err(fault)? {
             return Ok(());
         }
@@ -202,7 +243,7 @@ pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> R
 }
 
 /// A refusal of the library as an error that a person can act on.
-fn fault(failure: Failure) -> Error {
+pub(super) fn fault(failure: Failure) -> Error {
     let hint = match failure.status {
         1 | 3 => {
             "other programs hold the GPU's memory (see `nvidia-smi`); close them, or lower memory_limit"

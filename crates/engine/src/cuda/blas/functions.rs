@@ -74,6 +74,17 @@ pub(crate) struct Functions {
         *mut Heuristic,
         *mut c_int,
     ) -> Status,
+    /// handle, operation, layouts of A, B, C, D, algorithm, answer
+    pub(super) check: unsafe extern "C" fn(
+        Pointer,
+        Pointer,
+        Pointer,
+        Pointer,
+        Pointer,
+        Pointer,
+        *const Algorithm,
+        *mut Heuristic,
+    ) -> Status,
     /// handle, operation, alpha, A, layout, B, layout, beta, C, layout, D, layout, algorithm, workspace, its
     /// bytes, stream
     pub(super) matmul: unsafe extern "C" fn(
@@ -122,6 +133,7 @@ impl Functions {
             preference_destroy: function!("cublasLtMatmulPreferenceDestroy"),
             preference_set: function!("cublasLtMatmulPreferenceSetAttribute"),
             heuristic: function!("cublasLtMatmulAlgoGetHeuristic"),
+            check: function!("cublasLtMatmulAlgoCheck"),
             matmul: function!("cublasLtMatmul"),
             _library: library,
         })
