@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Data(Data),
     /// Measure a recipe's held-out data
     Eval(Eval),
+    /// Measure which of cuBLASLt's algorithms computes each product of a recipe fastest on this GPU, for all runs to come
+    Tune(crate::tune::Tune),
     /// Talk to a model
     Generate(Generate),
     /// Write a model with an adapter merged into its weights
@@ -363,7 +365,7 @@ fn key_and_value(text: &str) -> Result<(String, serde_json::Value), String> {
     }
 }
 
-fn at_least_1(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_1(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1".to_owned()),
         Ok(number) => Ok(number),

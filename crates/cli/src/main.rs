@@ -6,6 +6,7 @@
 //! plan       what a run will take                 ending     errors, panics, exit codes
 //! data       what training sees of the data       words      numbers as people read them
 //! eval       metrics of held-out data             merge      an adapter into its model
+//! tune       the fastest products on this GPU
 //! export     GGUF for llama.cpp, and Ollama       hub        names of the hub, fetched
 //! doctor/    what the engine and the planner tell the doctor, and what it fetches
 //! self_test/ each component against its reference, for the doctor
@@ -32,6 +33,7 @@ mod signals;
 mod terminal;
 mod threads;
 mod train;
+mod tune;
 mod words;
 
 use std::process::ExitCode;
@@ -61,6 +63,7 @@ fn command(arguments: &Arguments) -> ::train::error::Result<Done> {
         Command::Plan(arguments) => plan::run(arguments),
         Command::Data(arguments) => data::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Tune(arguments) => tune::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
         Command::Merge(arguments) => merge::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

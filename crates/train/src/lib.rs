@@ -1,7 +1,8 @@
 //! Training: from a recipe to a finished adapter.
 //!
 //! A [`recipe`] says what to do; [`inputs`] reads what it names; [`fit`] finds a policy that fits the memory by
-//! running the run on the `plan` device; [`run`] does it, [`step`] by step, and tells what happens as [`event`]s.
+//! running the run on the `plan` device; [`run`] does it, [`step`] by step, and tells what happens as [`event`]s; [`tune`]
+//! does some steps to measure them.
 //! Nothing here prints.
 
 pub mod error;
@@ -31,6 +32,7 @@ pub mod disk;
 pub mod finite;
 pub mod folder;
 pub mod run;
+pub mod tune;
 pub mod watch;
 pub mod writer;
 

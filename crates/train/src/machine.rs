@@ -150,6 +150,14 @@ impl Machine {
         }
     }
 
+    /// The GPU, where that computes.
+    pub fn cuda(&self) -> Option<&Cuda> {
+        match &self.place {
+            Place::Gpu(cuda) => Some(cuda),
+            Place::Cpu | Place::PlannedGpu(_) => None,
+        }
+    }
+
     /// The same machine with another limit.
     pub fn with_limit(&self, limit: u64) -> Machine {
         Machine { limit: Some(limit), ..self.clone() }
