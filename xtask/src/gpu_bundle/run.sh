@@ -50,6 +50,7 @@ do_tests() {
     echo "== kernels and whole steps against the CPU"
     PROSPECT_GPU_TESTS=1 ./engine-tests cuda >results/engine-tests.txt 2>&1
     tail -3 results/engine-tests.txt
+    mkdir -p crates/train
     CARGO_MANIFEST_DIR=$here/crates/train PROSPECT_GPU_TESTS=1 ./run-tests cuda >results/run-tests.txt 2>&1
     tail -3 results/run-tests.txt
 }
@@ -87,7 +88,7 @@ do_least() {
         least=$(./prospect plan kto.toml --json --set model.path="$work/$shape" "${settings[@]}" --set train.memory_limit=1GiB |
             sed -n 's/^ *"peak_bytes": \([0-9]*\).*/\1/p' | head -1)
         # What CUDA holds outside the arena comes on top.
-        train "$shape-least" $shape "${settings[@]}" --set train.memory_limit=$((least + 1024 * 1024 * 1024))
+        train "$shape-least" $shape "${settings[@]}" --set train.memory_limit=$((least + 5 * 256 * 1024 * 1024))
         train "$shape-24GiB" $shape --set data.train="$work/long.jsonl" --set train.max_steps=6 --set train.memory_limit=24GiB
         if [ $shape = 13b ] || [ $shape = 20b ]; then rm -rf "${work:?}/$shape"; fi
     done
@@ -97,8 +98,8 @@ do_context() {
     awk 'BEGIN { for (i = 0; i < 4; i++) { c = ""; for (j = 0; j < 120000; j++) c = c " b"
         printf "{\"prompt\": \"%d\", \"completion\": \"%s\", \"label\": %s}\n", i, c, i % 2 ? "true" : "false" } }' >"$work/context.jsonl"
     for objective in sft kto; do
-        train "8b-100k-$objective" 8b --set objective.name=$objective $([ $objective = sft ] || echo --set objective.beta=0.1) \
-            --set data.train="$work/context.jsonl" --set data.max_length=100000 --set adapter.r=32 --set train.max_steps=2 \
+        train "8b-100k-$objective" 8b --set objective.name=$objective \
+            --set data.train="$work/context.jsonl" --set data.max_length=100000 --set adapter.r=32 --set train.max_steps=$([ $objective = sft ] && echo 2 || echo 1) \
             --set train.batch_size=$([ $objective = sft ] && echo 1 || echo 2) --set train.memory_limit=24GiB
     done
 }
