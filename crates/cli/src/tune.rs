@@ -91,7 +91,7 @@ fn line(product: &Measured, steps: usize) -> String {
     if *candidates == 0 {
         return format!("{name:<27}  {rows:>7}  {shape:>15}  Prospect's own kernel  {often:.1}");
     }
-    let answer = format!("{}/{candidates}", candidate + 1);
+    let answer = candidate + 1;
     format!(
         "{name:<27}  {rows:>7}  {shape:>15}  {first:>10.1}  {chosen:>10.1}  {:>7}  {answer:>7}  {often:.1}",
         change(*first, *chosen)

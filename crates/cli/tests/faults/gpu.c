@@ -12,7 +12,9 @@
    GPU_CAPABILITY  compute capability, 86 as a rule
    GPU_INIT        what cuInit answers
    GPU_NO_PINS     no page of the host can be pinned
-   GPU_COUNT       the file that gets the number of those calls, and the most bytes that were allocated */
+   GPU_COUNT       the file that gets the number of those calls, and the most bytes that were allocated
+
+   blas.c is its library of products. */
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -28,6 +30,8 @@ enum { SUCCESS = 0, INVALID = 1, NO_MEMORY = 2 };
 
 static struct { uint64_t at, bytes; } blocks[BLOCKS];
 static _Atomic uint64_t allocated, most, calls;
+/* Milliseconds that the GPU has worked. */
+static double now;
 
 static uint64_t setting(const char *name, uint64_t otherwise) {
     const char *text = getenv(name);
@@ -93,9 +97,22 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
     (void)stream, (void)flags;
     return event ? SUCCESS : INVALID;
 }
-int cuEventCreate(void **event, unsigned flags) { (void)flags; *event = (void *)3; return SUCCESS; }
-int cuEventDestroy_v2(void *event) { (void)event; return SUCCESS; }
-int cuEventRecord(void *event, void *stream) { return event && stream ? SUCCESS : INVALID; }
+int cuEventCreate(void **event, unsigned flags) {
+    (void)flags;
+    *event = calloc(1, sizeof(double));
+    return SUCCESS;
+}
+int cuEventDestroy_v2(void *event) { free(event); return SUCCESS; }
+int cuEventRecord(void *event, void *stream) {
+    if (!event || !stream) return INVALID;
+    *(double *)event = now;
+    return SUCCESS;
+}
+int cuEventSynchronize(void *event) { return event ? asked() : INVALID; }
+int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
+    *milliseconds = (float)(*(double *)end - *(double *)start);
+    return SUCCESS;
+}
 int cuMemHostRegister_v2(void *at, size_t bytes, unsigned flags) {
     (void)flags;
     return at && bytes && !setting("GPU_NO_PINS", 0) ? SUCCESS : NO_MEMORY;
@@ -190,3 +207,5 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
     if (bx * by * bz == 0 || bx * by * bz > 1024 || shared > 101376) wrong(function, bx, shared);
     return asked();
 }
+
+#include "blas.c"

@@ -14,7 +14,7 @@ use crate::place::Place;
 use crate::{all, compiled, ended_with_words, leftovers, share};
 
 /// Heads of 8 elements have no flash kernel.
-const ON_GPU: &str = " --set train.device=cuda --set train.attention=standard";
+pub(crate) const ON_GPU: &str = " --set train.device=cuda --set train.attention=standard";
 
 /// What of a GPU's memory is left for its kernels.
 const MARGIN: u64 = 192 << 20;
@@ -29,14 +29,14 @@ const RESULT: [&str; 2] =
     ["run/adapter/adapter_model.safetensors", "run/adapter/adapter_config.json"];
 
 /// The folder with the driver, compiled once; none where there is no C compiler.
-fn driver() -> Option<&'static Path> {
+pub(crate) fn driver() -> Option<&'static Path> {
     static DRIVER: OnceLock<Option<(TempDir, PathBuf)>> = OnceLock::new();
     let built = DRIVER.get_or_init(|| compiled("gpu.c", "libcuda.so.1"));
     built.as_ref().and_then(|(_, library)| library.parent())
 }
 
 /// Runs the program on the GPU as the variables say it is; none where there is no driver.
-fn run(place: &Place, arguments: &str, gpu: &[(&str, &str)]) -> Option<Output> {
+pub(crate) fn run(place: &Place, arguments: &str, gpu: &[(&str, &str)]) -> Option<Output> {
     run_in(&place.path("."), arguments, gpu)
 }
 
@@ -55,7 +55,7 @@ fn train() -> String {
     format!("{}{ON_GPU}", crate::TRAIN)
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

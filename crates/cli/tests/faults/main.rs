@@ -15,6 +15,7 @@ mod gpu;
 #[allow(dead_code, reason = "shared with the program's other tests, which need the rest")]
 #[path = "../program/place.rs"]
 mod place;
+mod tune;
 
 use std::collections::BTreeMap;
 use std::fs;

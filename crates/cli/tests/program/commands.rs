@@ -164,9 +164,20 @@ fn a_conversation_goes_through_the_template_and_keeps_its_history() {
 }
 
 #[test]
+fn without_a_gpu_there_is_nothing_to_tune() {
+    let place = Place::new();
+    let came = place.run("tune recipe.toml --set train.device=cpu");
+    expect![[r#""#]].assert_eq(&came.stderr);
+    assert_eq!((came.code, came.stdout.as_str()), (Some(2), ""));
+    assert!(!place.path("run").exists());
+}
+
+#[test]
 fn every_command_explains_itself() {
     let place = Place::new();
-    for command in ["", "train", "plan", "data", "eval", "generate", "merge", "export", "inspect"] {
+    for command in
+        ["", "train", "plan", "data", "eval", "tune", "generate", "merge", "export", "inspect"]
+    {
         let came = place.well(&format!("{command} --help"));
         assert!(came.stdout.contains("Usage: prospect"), "{}", came.stdout);
     }
@@ -176,6 +187,7 @@ fn every_command_explains_itself() {
         "train",
         "train recipe.toml --sett x=1",
         "generate model --top-p 0",
+        "tune recipe.toml --steps 0",
     ] {
         assert_eq!(place.run(mistake).code, Some(2), "{mistake}");
     }
