@@ -167,7 +167,10 @@ fn a_conversation_goes_through_the_template_and_keeps_its_history() {
 fn without_a_gpu_there_is_nothing_to_tune() {
     let place = Place::new();
     let came = place.run("tune recipe.toml --set train.device=cpu");
-    expect![[r#""#]].assert_eq(&came.stderr);
+    expect![[r#"
+        error: there is nothing to tune: device: CPU, because device = "cpu"
+          hint: tune where the run will be: on a machine with an NVIDIA GPU, without train.device = "cpu"
+    "#]].assert_eq(&came.stderr);
     assert_eq!((came.code, came.stdout.as_str()), (Some(2), ""));
     assert!(!place.path("run").exists());
 }
