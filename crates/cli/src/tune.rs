@@ -19,7 +19,7 @@ pub(crate) struct Tune {
     #[command(flatten)]
     pub(crate) recipe: RecipeArguments,
 
-    /// Steps to do, each product measured when it is first met; a recipe's later steps seldom bring new ones
+    /// Steps to do: a product is measured when its shape is first met, and steps differ in their rows
     #[arg(long, default_value_t = 4, value_parser = at_least_1)]
     pub(crate) steps: usize,
 }
@@ -89,7 +89,8 @@ fn line(product: &Measured, steps: usize) -> String {
     let often = *met as f64 / steps as f64;
     let rows = count(*rows);
     if *candidates == 0 {
-        return format!("{name:<27}  {rows:>7}  {shape:>15}  Prospect's own kernel  {often:.1}");
+        let own = "Prospect's own kernel";
+        return format!("{name:<27}  {rows:>7}  {shape:>15}  {own:<40}  {often:.1}");
     }
     let answer = candidate + 1;
     format!(
@@ -134,6 +135,13 @@ mod tests {
             product(Layout::BackwardWeight, true, [0, 0, 2], 0.0),
         ];
         let shown = table(&Tuned { steps: 4, products, written }).join("\n");
-        expect![[r#""#]].assert_eq(&shown);
+        expect![[r#"
+            product                         rows            m x k   us before       after   change   answer  a step
+            forward                       10,240     4096 x 11008       812.2       812.2     same        1  28.0
+            backward_input                10,240     4096 x 11008       812.2       790.5   -2.7 %        4  28.0
+            backward_weight, adds, f32    10,240     4096 x 11008  Prospect's own kernel                     0.5
+
+            products of a step: 45.486 ms before, 44.877 ms after (-1.3 %)
+            measured over 4 steps, 1 of 3 products with another answer than the heuristic's first"#]].assert_eq(&shown);
     }
 }
