@@ -4,6 +4,7 @@
 
 mod bench;
 mod docs;
+mod exports;
 mod faults;
 mod gpu_bundle;
 mod kernels;
@@ -24,6 +25,8 @@ usage: cargo xtask TASK
   kernels [--nvrtc FOLDER]
           compile the kernels to PTX with NVRTC 12.2, from FOLDER or from PyPI
   bench   measure Prospect and TRL side by side on this machine's cores
+  exports [--shape SHAPE] [--layers N] [--program FILE]
+          measure merging an adapter and writing GGUF, time and memory, on a model of random weights (7b)
   faults  inject every fault and give every hostile input, and print the counts
   soak [--minutes N]
           a long run of the quickstart's model: do memory, open files or the time of a step grow?
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["gpu-bundle", ..] => gpu_bundle::run(&root, &arguments[1..]),
         ["random-model", ..] => random_model::run(&arguments[1..]),
         ["bench", ..] => bench::run(&root, &arguments[1..]),
+        ["exports", ..] => exports::run(&root, &arguments[1..]),
         ["faults"] => faults::run(&root),
         ["soak", ..] => soak::run(&root, &arguments[1..]),
         ["quickstart", ..] => quickstart::run(&root, &arguments[1..]),
