@@ -12,7 +12,7 @@ use engine::device::{Device, Kind};
 use engine::random::Stream;
 use models::adapter;
 use models::config::ModelConfig;
-use models::lora::{Adapter, LoraConfig, Targets};
+use models::lora::{Adapter, LoraConfig};
 
 const USAGE: &str = "usage: cargo xtask exports [--shape SHAPE] [--layers N] [--program FILE]";
 
@@ -90,13 +90,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
 
 /// An adapter of noise, so that nothing is left out as zero.
 fn write_adapter(model: &Path, out: &Path) -> Result<(), String> {
-    let lora = LoraConfig {
-        r: 16,
-        lora_alpha: 32.0,
-        use_rslora: false,
-        lora_dropout: 0.0,
-        target_modules: Targets::AllLinear,
-    };
+    let lora = LoraConfig { r: 16, lora_alpha: 32.0, ..LoraConfig::default() };
     let wrong = |error: models::error::Error| error.to_string();
     let config = ModelConfig::load(model).map_err(wrong)?;
     let plan = Device::plan_for(Kind::Cpu);
