@@ -251,12 +251,12 @@ fn the_tables_state_their_assumptions() {
             "71 TFLOP/s",
             "Llama-2-7B",
             "1687",
-            "9,307",
-            "one H100 80 GB (not an RTX 3090)",
+            "9,995",
+            "one H200 (not an RTX 3090)",
             "Nothing here was measured on your card",
         ],
     );
-    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16", "the arena 19.6 GiB"]);
+    check(&["stack", "table", "vram"], 0, &["NF4 at 0.516", "14-16", "the arena of KTO"]);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! H200) and from the architecture white papers (GA102, AD102, GB202): on GeForce cards a multiprocessor does 512
 //! floating-point operations of that kind a clock at the boost clock the paper names.
 //!
-//! An op takes the longer of its arithmetic and its traffic, each at a share of the peak that gives the speed measured on an
-//! H100 (LOG.md: 7B, KTO, natural lengths). That is a prediction, and where it is shown, it says so.
+//! An op takes the longer of its arithmetic and its traffic, each at a share of the peak, and a moment to start. The shares are
+//! fitted to 21 runs on an H200 (LOG.md: KTO, 1B to 32B, all kept and tight). That is a prediction, and where it is shown, it
+//! says so.
 
 use engine::memory::ledger::Ledger;
 
@@ -107,6 +108,9 @@ fn words(name: &str) -> Vec<String> {
 /// Floating-point operations of standard attention for each byte a second of bandwidth: 28 TFLOP/s at 3,350 GB/s.
 const STANDARD_ATTENTION: f64 = 8.0;
 
+/// Seconds from the end of one op to where the next is at work.
+const START: f64 = 4e-6;
+
 /// Shares of the peaks that Prospect's kernels reach.
 struct Shares {
     products: f64,
@@ -120,10 +124,10 @@ impl Gpu {
         // On Hopper `mma.sync` reaches no more of the peak; elsewhere it is all there is.
         let hopper = self.capability.0 == 9;
         Shares {
-            products: 0.7,
-            attention: if hopper { 0.32 } else { 0.6 },
-            attention_backward: if hopper { 0.21 } else { 0.45 },
-            bandwidth: 0.62,
+            products: 0.74,
+            attention: if hopper { 0.36 } else { 0.6 },
+            attention_backward: if hopper { 0.23 } else { 0.45 },
+            bandwidth: 0.55,
         }
     }
 
@@ -146,7 +150,7 @@ impl Gpu {
             // The norms and the like have so little arithmetic that their traffic counts.
             let arithmetic = work.flops / rate;
             let traffic = work.traffic / (shares.bandwidth * self.bandwidth * 1e9);
-            arithmetic.max(traffic)
+            arithmetic.max(traffic) + START * work.calls as f64
         };
         ledger.ops().iter().map(seconds).sum()
     }

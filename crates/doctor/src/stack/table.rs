@@ -9,29 +9,20 @@ struct Model {
     layers: f64,
     width: f64,
     summary: &'static str,
-    /// The row of [`MEASURED`], where this size was run.
-    measured: Option<usize>,
+    /// Rated tokens a second that Prospect was measured at, where it was.
+    measured: &'static str,
 }
 
-/// A run of Prospect that was measured, as LOG.md has it.
-struct Measured {
-    /// Rated tokens a second, harmonic mean.
-    speed: &'static str,
-    /// The arena, GB.
-    memory: &'static str,
-    /// On what, of what, when.
-    told: &'static str,
-}
+/// How the speeds were measured, as LOG.md has it.
+const SPEED: &str = "measured      Prospect on one H200 (not an RTX 3090), driver 580.159.04, cuBLASLt 13.1, 23 November 2026 (LOG.md): random\n\
+    \x20             models of these shapes, NF4 with quantized scales, LoRA r = 16 on all seven projections, 8-bit AdamW, KTO,\n\
+    \x20             8 examples of natural lengths a step, everything backward reads kept (11.5, 19.6 and 31.3 GiB). Rated tokens\n\
+    \x20             (prompt and completion) a second. Nobody has measured an RTX 3090 yet.\n";
 
-const MEASURED: &[Measured] = &[Measured {
-    speed: "9,307",
-    memory: "21.0",
-    told: "Prospect on one H100 80 GB (not an RTX 3090), driver 580.159.04, cuBLASLt 13, 23 November 2026 (LOG.md of commit 1df71bd):\n\
-           \x20             Llama 2's shape of 7B, NF4 with quantized scales, LoRA r = 16 on all seven projections, 8-bit AdamW,\n\
-           \x20             KTO, 8 examples of natural lengths a step, everything backward reads kept. Rated tokens (prompt and\n\
-           \x20             completion) a second over steps 4 to 20: 8,456 to 10,090; the arena 19.6 GiB, CUDA's own context aside.\n\
-           \x20             That card's roof for this run is some 12,800. Nobody has measured an RTX 3090 yet.",
-}];
+/// How the memory was measured.
+const MEMORY: &str = "measured      Prospect on one H200 (not an RTX 3090), 23 November 2026 (LOG.md): the arena of KTO on examples of 2,048\n\
+    \x20             tokens, one in a pass, groups of two, in as little as it can be; CUDA's own context, some 0.5 GB, comes on top.\n\
+    \x20             It is what `prospect plan` had said, to the byte.\n";
 
 const MODELS: &[Model] = &[
     Model {
@@ -40,7 +31,7 @@ const MODELS: &[Model] = &[
         layers: 28.0,
         width: 3072.0,
         summary: "30-40",
-        measured: None,
+        measured: "18,301",
     },
     Model {
         name: "Qwen2.5-3B",
@@ -48,7 +39,7 @@ const MODELS: &[Model] = &[
         layers: 36.0,
         width: 2048.0,
         summary: "30-40",
-        measured: None,
+        measured: "-",
     },
     Model {
         name: "Llama-2-7B",
@@ -56,7 +47,7 @@ const MODELS: &[Model] = &[
         layers: 32.0,
         width: 4096.0,
         summary: "20-30",
-        measured: Some(0),
+        measured: "9,995",
     },
     Model {
         name: "Llama-3.1-8B",
@@ -64,7 +55,7 @@ const MODELS: &[Model] = &[
         layers: 32.0,
         width: 4096.0,
         summary: "",
-        measured: None,
+        measured: "-",
     },
     Model {
         name: "Llama-2-13B",
@@ -72,7 +63,7 @@ const MODELS: &[Model] = &[
         layers: 40.0,
         width: 5120.0,
         summary: "15-25",
-        measured: None,
+        measured: "5,400",
     },
     Model {
         name: "Qwen2.5-14B",
@@ -80,7 +71,7 @@ const MODELS: &[Model] = &[
         layers: 48.0,
         width: 5120.0,
         summary: "",
-        measured: None,
+        measured: "-",
     },
     Model {
         name: "InternLM2-20B",
@@ -88,7 +79,7 @@ const MODELS: &[Model] = &[
         layers: 48.0,
         width: 6144.0,
         summary: "",
-        measured: None,
+        measured: "-",
     },
 ];
 
@@ -106,7 +97,7 @@ fn roof(model: &Model, passes: f64, attention: f64) -> f64 {
 /// The speed table.
 pub fn speed() -> String {
     let mut text = String::from(
-        "Training speed, tokens a second: an RTX 3090 as computed, an H100 as measured\n\n",
+        "Training speed, tokens a second: an RTX 3090 as computed, an H200 as measured\n\n",
     );
     let row = |text: &mut String, cells: [&str; 7]| {
         let [a, b, c, d, e, f, g] = cells;
@@ -114,7 +105,7 @@ pub fn speed() -> String {
     };
     row(
         &mut text,
-        ["model", "summary", "roof", "at 50 %", "no recompute", "KTO at 50 %", "measured, H100"],
+        ["model", "summary", "roof", "at 50 %", "no recompute", "KTO at 50 %", "measured, H200"],
     );
     for model in MODELS {
         let number = |n: f64| format!("{n:.0}");
@@ -127,11 +118,9 @@ pub fn speed() -> String {
             number(roof(model, 4.0, 3.5)),
             number(roof(model, 12.0, 7.5) / 2.0),
         ];
-        let measured = model.measured.map_or("-", |row| MEASURED[row].speed);
         let [a, b, c, d, e] = cells.each_ref().map(String::as_str);
-        row(&mut text, [model.name, a, b, c, d, e, measured]);
+        row(&mut text, [model.name, a, b, c, d, e, model.measured]);
     }
-    let measured: String = MEASURED.iter().map(|m| format!("measured      {}\n", m.told)).collect();
     text + "\n\
         summary       the research summary of November 2025, with FlashAttention: 20 to 60 times too low, likely\n\
         \x20             speeds of generating text, not of training\n\
@@ -140,19 +129,19 @@ pub fn speed() -> String {
         at 50 %       what well-made training reaches (published: 47 to 51 % on an A100 with LoRA and QLoRA)\n\
         no recompute  4 FLOP per parameter and token, where the activations fit\n\
         KTO at 50 %   12 FLOP per parameter and token: policy, its KL pass, reference, its KL pass\n"
-        + &measured
+        + SPEED
         + "Nothing here was measured on your card; `prospect plan RECIPE` counts what a run of yours takes.\n"
 }
 
 /// The memory table.
 pub fn vram() -> String {
     const ROWS: &[[&str; 8]] = &[
-        ["3B (Llama-3.2)", "8-10", "2.24", "9.5", "4.4", "3.7", "3.5", "-"],
-        ["7B (Llama-2)", "9-11", "3.87", "8.0", "6.8", "5.8", "5", MEASURED[0].memory],
+        ["3B (Llama-3.2)", "8-10", "2.24", "9.5", "4.4", "3.7", "3.5", "2.9"],
+        ["7B (Llama-2)", "9-11", "3.87", "8.0", "6.8", "5.8", "5", "4.6"],
         ["8B (Llama-3.1)", "-", "5.70", "13.8", "8.7", "7.7", "6", "-"],
-        ["13B (Llama-2)", "14-16", "7.20", "12.4", "11.1", "9.8", "-", "-"],
+        ["13B (Llama-2)", "14-16", "7.20", "12.4", "11.1", "9.8", "-", "8.6"],
         ["14B (Qwen2.5)", "-", "9.93", "20.3", "14.2", "12.7", "8.5", "-"],
-        ["20B (InternLM2)", "18-20", "11.93", "20.6", "16.9", "15.1", "-", "-"],
+        ["20B (InternLM2)", "18-20", "11.93", "20.6", "16.9", "15.1", "-", "12.9"],
     ];
     let mut text = String::from("GPU memory for QLoRA, GB (decimal)\n\n");
     let head = [
@@ -163,13 +152,12 @@ pub fn vram() -> String {
         "tiled loss",
         "batch 1",
         "Unsloth says",
-        "measured, H100",
+        "measured, H200",
     ];
     for row in std::iter::once(&head).chain(ROWS) {
         let [a, b, c, d, e, f, g, h] = row;
         let _ = writeln!(text, "{a:<17}{b:>9}{c:>9}{d:>13}{e:>12}{f:>9}{g:>14}{h:>16}");
     }
-    let measured: String = MEASURED.iter().map(|m| format!("measured      {}\n", m.told)).collect();
     text + "\n\
         summary       the research summary of November 2025: safe for its stack, but one number per size hides what\n\
         \x20             decides: vocabulary, batch and length (logits of 2 x 2,048 tokens over 128k words take 5.2 GB)\n\
@@ -177,7 +165,7 @@ pub fn vram() -> String {
         full logits   computed: LoRA r = 16, batch 2 of 2,048 tokens, recompute, 0.55 GB for the CUDA context, f32 logits\n\
         tiled loss    the same with the loss computed in tiles; batch 1: one sequence of 2,048 tokens\n\
         Unsloth says  the minimum it publishes\n"
-        + &measured
+        + MEMORY
         + "Nothing here was measured on your card; `prospect plan RECIPE` counts what a run of yours takes.\n"
 }
 

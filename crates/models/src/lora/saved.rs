@@ -128,10 +128,11 @@ impl Module {
 /// The modules that `names` mean.
 pub(super) fn modules(config: &ModelConfig, names: &[String]) -> Result<Vec<Module>> {
     let all = Module::all(config);
+    let path = |module: &Module| module.path_within(config.decoder_path());
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     for name in names {
         let refused = |message: String| {
-            let mut can: Vec<String> = all.iter().map(|module| last(&module.path())).collect();
+            let mut can: Vec<String> = all.iter().map(|module| last(&path(module))).collect();
             can.sort();
             can.dedup();
             Error::input(
@@ -146,18 +147,18 @@ pub(super) fn modules(config: &ModelConfig, names: &[String]) -> Result<Vec<Modu
             )
         };
         let others = targets::modules(config).into_iter();
-        let mut others = others.filter(|path| !all.iter().any(|module| module.path() == *path));
+        let mut others = others.filter(|other| !all.iter().any(|module| path(module) == *other));
         if let Some(other) = others.find(|path| path.ends_with(name.as_str())) {
             return Err(refused(format!(
                 "modules_to_save names '{name}', and so '{other}', which is not trained whole beside an adapter"
             )));
         }
-        if name.is_empty() || !all.iter().any(|module| module.path().ends_with(name.as_str())) {
+        if name.is_empty() || !all.iter().any(|module| path(module).ends_with(name.as_str())) {
             return Err(refused(format!(
                 "modules_to_save names '{name}', in which no module's name ends"
             )));
         }
     }
-    let named = |module: &Module| names.iter().any(|name| module.path().ends_with(name.as_str()));
+    let named = |module: &Module| names.iter().any(|name| path(module).ends_with(name.as_str()));
     Ok(all.into_iter().filter(named).collect())
 }
