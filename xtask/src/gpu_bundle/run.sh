@@ -95,9 +95,10 @@ do_least() {
 }
 do_context() {
     echo "== one long example on 24 GiB: Llama 3.1 8B's shape, r = 32"
-    awk 'BEGIN { for (i = 0; i < 4; i++) { c = ""; for (j = 0; j < 120000; j++) c = c " b"
-        printf "{\"prompt\": \"%d\", \"completion\": \"%s\", \"label\": %s}\n", i, c, i % 2 ? "true" : "false" } }' >"$work/context.jsonl"
     for objective in sft kto; do
+        # What is imitated has no label.
+        awk -v rated=$([ $objective = kto ] && echo 1 || echo 0) 'BEGIN { for (i = 0; i < 4; i++) { c = ""; for (j = 0; j < 120000; j++) c = c " b"
+            printf "{\"prompt\": \"%d\", \"completion\": \"%s\"%s}\n", i, c, rated ? ", \"label\": " (i % 2 ? "true" : "false") : "" } }' >"$work/context.jsonl"
         train "8b-100k-$objective" 8b --set objective.name=$objective \
             --set data.train="$work/context.jsonl" --set data.max_length=100000 --set adapter.r=32 --set train.max_steps=$([ $objective = sft ] && echo 2 || echo 1) \
             --set train.batch_size=$([ $objective = sft ] && echo 1 || echo 2) --set train.memory_limit=24GiB
