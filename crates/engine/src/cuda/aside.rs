@@ -49,8 +49,8 @@ impl Cuda {
     #[allow(unsafe_code)]
     pub(crate) fn pin(&self, at: *mut u8, bytes: usize) -> Result<()> {
         self.make_current()?;
-        // SAFETY: the caller owns the pages, and gives them back only after `unpin`.
         let flags = sys::CU_MEMHOSTREGISTER_DEVICEMAP;
+        // SAFETY: the caller owns the pages, and gives them back only after `unpin`.
         check("cuMemHostRegister", unsafe { sys::cuMemHostRegister_v2(at.cast(), bytes, flags) })
     }
 
