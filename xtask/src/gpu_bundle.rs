@@ -13,8 +13,9 @@ usage: cargo xtask gpu-bundle [--data FOLDER] [--tokenizer FOLDER] OUT
   --tokenizer  the tokenizer they are read with; without both there are tests alone";
 
 /// Packages and their test programs that have tests for a GPU, under the names they get.
-const TESTS: [(&str, &[&str], &str); 2] = [
+const TESTS: [(&str, &[&str], &str); 3] = [
     ("prospect-engine", &["--lib"], "engine-tests"),
+    ("prospect-models", &["--lib"], "model-tests"),
     ("prospect-train", &["--test", "parity"], "run-tests"),
 ];
 
@@ -41,7 +42,9 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
         arguments.extend(which);
         put(&build(root, &arguments)?, out, name)?;
     }
-    copy(&root.join("fixtures/kto"), &out.join("fixtures/kto")).map_err(failed)?;
+    for fixtures in ["fixtures/kto", "fixtures/models"] {
+        copy(&root.join(fixtures), &out.join(fixtures)).map_err(failed)?;
+    }
     for (from, to) in [(data, "data"), (tokenizer, "tokenizer")] {
         if let Some(from) = from {
             copy(Path::new(from), &out.join(to)).map_err(failed)?;

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use engine::device::Device;
-use engine::dtype::DType;
 use engine::memory::arena::Category;
 use engine::ops::attention::Segment;
 use engine::random::Stream;
@@ -49,9 +48,11 @@ pub(crate) const MODELS: [&str; 23] = [
 pub(crate) const STORED: [&str; 5] =
     ["bnb_fp4", "bnb_fp4_dq", "bnb_nf4_dynamic", "bnb_int8", "llama_f16"];
 
-/// A path under fixtures/.
+/// A path under fixtures/, where the tests are run, not where they were built: a bundle takes both elsewhere.
 pub(crate) fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)
+    let here = std::env::var("CARGO_MANIFEST_DIR");
+    let here = here.unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    PathBuf::from(here).join("../../fixtures").join(path)
 }
 
 /// A model of fixtures/models in f32, with 64 positions.
@@ -93,8 +94,9 @@ pub(crate) fn adapter(model: &Model, lora: &LoraConfig, seed: u64) -> Adapter {
     for (i, (name, tensor)) in adapter.tensors_mut().into_iter().enumerate() {
         if !plan && !name.contains(".lora_A") && !name.contains(".lora_B") {
             let noise = noise(tensor, i);
-            let values = tensor.as_mut_slice::<f32>();
+            let mut values = tensor.to_vec::<f32>().unwrap();
             values.iter_mut().zip(noise).for_each(|(value, noise)| *value *= 1.0 + noise);
+            tensor.write(&values).unwrap();
         }
     }
     adapter
@@ -250,7 +252,8 @@ pub(crate) fn step(
     let logps = scored.logps.clone();
     if let Some(gradients) = gradients {
         let shape = (grad_rows, model.config.hidden_size);
-        let mut dhidden = device.scratch(shape, DType::F32, Category::Activations).unwrap();
+        let mut dhidden =
+            device.scratch(shape, device.activations(), Category::Activations).unwrap();
         let (policy, dlogps) = (run.adapters[0], packed.weights());
         head::backward(model, policy, &scored, &dlogps, dhidden.view_mut(), gradients).unwrap();
         decoder::backward(model, &pass, &mut kept, dhidden.view_mut(), gradients).unwrap();

@@ -50,7 +50,9 @@ do_tests() {
     echo "== kernels and whole steps against the CPU"
     PROSPECT_GPU_TESTS=1 ./engine-tests cuda >results/engine-tests.txt 2>&1
     tail -3 results/engine-tests.txt
-    mkdir -p crates/train
+    mkdir -p crates/train crates/models
+    CARGO_MANIFEST_DIR=$here/crates/models PROSPECT_GPU_TESTS=1 ./model-tests cuda >results/model-tests.txt 2>&1
+    tail -3 results/model-tests.txt
     CARGO_MANIFEST_DIR=$here/crates/train PROSPECT_GPU_TESTS=1 ./run-tests cuda >results/run-tests.txt 2>&1
     tail -3 results/run-tests.txt
 }

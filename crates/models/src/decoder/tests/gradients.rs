@@ -11,7 +11,7 @@ use crate::trained::Gradients;
 use crate::weights::{Quantization, Storage, Weights};
 
 /// Two prompts, one with two completions that are trained and one that is scored, and a group that rides along.
-fn packed() -> Packed {
+pub(super) fn packed() -> Packed {
     let trees = [
         Tree {
             prompt: vec![5, 9, 31, 7, 12, 8],
@@ -23,7 +23,12 @@ fn packed() -> Packed {
     Packed::new(&trees, &[vec![Tree::line(&[5, 9], &[31, 7])]])
 }
 
-fn adapter_gradients(model: &Model, packed: &Packed, run: Run<'_>, lora: &LoraConfig) -> Adapter {
+pub(super) fn adapter_gradients(
+    model: &Model,
+    packed: &Packed,
+    run: Run<'_>,
+    lora: &LoraConfig,
+) -> Adapter {
     let mut gradients = Adapter::zeros(model.device(), &model.config, lora).unwrap();
     step(model, packed, run, Some(&mut Gradients::Adapter(&mut gradients)));
     gradients
@@ -48,7 +53,7 @@ fn gradients_with_dropout_match_finite_differences_under_the_same_masks() {
 }
 
 /// DoRA, and whole modules of every kind beside it.
-fn dora() -> LoraConfig {
+pub(super) fn dora() -> LoraConfig {
     let modules = ["embed_tokens", "lm_head", "norm"].map(str::to_owned);
     LoraConfig { use_dora: true, modules_to_save: modules.to_vec(), ..lora() }
 }
