@@ -7,9 +7,11 @@ use std::path::Path;
 use data::files;
 use engine::tensor::Tensor;
 use half::bf16;
+use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use crate::error::Result;
+use crate::checkpoint::Stored;
+use crate::error::{Error, Result};
 
 /// One tensor to write: its place in the header, and its bytes when they are asked for.
 pub struct Entry<'a> {
@@ -48,6 +50,23 @@ impl<'a> Entry<'a> {
                 Ok(values.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect())
             }),
         }
+    }
+
+    /// A tensor as a checkpoint holds it; `hint` is for one in another type than F32, BF16 or F16.
+    pub fn stored(name: &str, stored: Stored<'a>, hint: &str) -> Result<Entry<'a>> {
+        let dtype = match stored.dtype {
+            Dtype::F32 => "F32",
+            Dtype::BF16 => "BF16",
+            Dtype::F16 => "F16",
+            other => {
+                return Err(Error::input(
+                    format!("{name} in '{}' holds {other:?}", stored.file.display()),
+                    hint,
+                ));
+            }
+        };
+        let bytes = Box::new(move || Ok(stored.bytes.to_vec()));
+        Ok(Entry { name: name.to_owned(), dtype, shape: stored.shape.to_vec(), bytes })
     }
 
     /// A tensor of bytes.

@@ -71,7 +71,8 @@ pub fn quantize(input: &Path, request: &Request<'_>, out: &Path) -> Result<Writt
             _ => Shape::from((0, 0)),
         };
         if shape.is_empty() {
-            entries.push(kept(name, stored)?);
+            let hint = "tensors are read from F32, BF16 and F16";
+            entries.push(Entry::stored(name, stored, hint)?);
             written.kept += 1;
         } else {
             entries.extend(in_4_bits(name, &stored, shape, request)?);
@@ -93,23 +94,6 @@ pub fn quantize(input: &Path, request: &Request<'_>, out: &Path) -> Result<Writt
 
 fn rank(dtype: &str) -> usize {
     ["F32", "BF16", "F16", "I8", "U8"].iter().position(|known| *known == dtype).unwrap_or(0)
-}
-
-/// A tensor that stays.
-fn kept<'a>(name: &str, stored: Stored<'a>) -> Result<Entry<'a>> {
-    let dtype = match stored.dtype {
-        Dtype::F32 => "F32",
-        Dtype::BF16 => "BF16",
-        Dtype::F16 => "F16",
-        other => {
-            return Err(Error::input(
-                format!("{name} in '{}' holds {other:?}", stored.file.display()),
-                "tensors are read from F32, BF16 and F16",
-            ));
-        }
-    };
-    let bytes = Box::new(move || Ok(stored.bytes.to_vec()));
-    Ok(Entry { name: name.to_owned(), dtype, shape: stored.shape.to_vec(), bytes })
 }
 
 /// The parts of a quantized weight.

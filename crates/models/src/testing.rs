@@ -261,6 +261,24 @@ pub(crate) fn step(
     logps
 }
 
+/// The logits behind every row.
+pub(crate) fn logits(model: &Model, adapter: Option<&Adapter>, packed: &Packed) -> Vec<f32> {
+    let device = model.device();
+    let tokens = device.upload(&packed.tokens).unwrap();
+    let positions = device.upload(&packed.positions).unwrap();
+    let pass = Pass {
+        tokens: tokens.view(),
+        ids: &packed.tokens,
+        positions: positions.view(),
+        segments: packed.segments.clone(),
+        groups: vec![RowGroup { rows: 0..packed.tokens.len(), adapter }],
+        grad_rows: 0,
+        dropout: None,
+    };
+    let hidden = decoder::forward(model, &pass, &[]).unwrap().hidden;
+    head::logits(model, adapter, hidden.view()).unwrap()
+}
+
 /// The weighted sum whose gradient [`step`] computes.
 pub(crate) fn loss(model: &Model, packed: &Packed, run: Run<'_>) -> f64 {
     engine::testing::dot(&step(model, packed, run, None), &packed.weights())

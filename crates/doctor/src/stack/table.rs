@@ -21,8 +21,7 @@ const SPEED: &str = "measured      Prospect on one H200 (not an RTX 3090), drive
 
 /// How the memory was measured.
 const MEMORY: &str = "measured      Prospect on one H200 (not an RTX 3090), 23 November 2026 (LOG.md): the arena of KTO on examples of 2,048\n\
-    \x20             tokens, one in a pass, groups of two, in about as little as it can be; CUDA's own context, some 0.5 GB, comes on top.\n\
-    \x20             It is what `prospect plan` had said, to the byte.\n";
+    \x20             tokens, one in a pass, groups of two, in about as little as it can be; CUDA's own context, some 0.5 GB, comes on top.\n";
 
 const MODELS: &[Model] = &[
     Model {

@@ -5,12 +5,9 @@
 //! `model.language_model.layers` as transformers 5 has it in memory.
 
 use std::collections::BTreeMap;
-use std::io;
-
-use safetensors::Dtype;
 
 use super::{Checkpoint, Place};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::Entry;
 
 /// The decoder's path: in the file, and of a model of text alone.
@@ -64,20 +61,11 @@ impl Checkpoint {
             }
         }
         for (name, place) in beside {
-            let stored = self.stored(place);
-            let dtype = match stored.dtype {
-                Dtype::F32 => "F32",
-                Dtype::BF16 => "BF16",
-                Dtype::F16 => "F16",
-                other => {
-                    return Err(Error::input(
-                        format!("{name} in '{}' holds {other:?}", stored.file.display()),
-                        "what reads images is written as it is stored, in F32, BF16 or F16: take a model that is not quantized",
-                    ));
-                }
-            };
-            let bytes = Box::new(move || -> io::Result<_> { Ok(stored.bytes.to_vec()) });
-            entries.push(Entry { name: name.clone(), dtype, shape: stored.shape.to_vec(), bytes });
+            entries.push(Entry::stored(
+                name,
+                self.stored(place),
+                "what reads images is written as it is stored, in F32, BF16 or F16: take a model that is not quantized",
+            )?);
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)

@@ -318,7 +318,8 @@ pub(super) fn backward_of_all(
     gradients: &mut Gradients<'_>,
 ) -> Result<()> {
     let plain: Vec<(&Lora, &Mid)> = ways.iter().filter_map(Way::plain).collect();
-    if plain.len() < ways.len() || plain.len() == 1 {
+    let all_plain = plain.len() == ways.len();
+    let (true, Gradients::Adapter(adapter)) = (all_plain, &mut *gradients) else {
         let mut dx = dx;
         for way in ways {
             let to = dx.as_mut().map(|(dx, output)| (dx.reborrow(), *output));
@@ -326,8 +327,7 @@ pub(super) fn backward_of_all(
             dx = dx.map(|(dx, _)| (dx, Output::Add));
         }
         return Ok(());
-    }
-    let Gradients::Adapter(adapter) = gradients else { return Ok(()) };
+    };
     let place = ways[0].place;
     let rank = plain.iter().map(|(lora, _)| lora.a.rows()).sum();
     let (mut products, mut matrices) =

@@ -5,34 +5,17 @@ use expect_test::expect_file;
 
 use super::*;
 use crate::config::ModelConfig;
-use crate::decoder::{self, Model, Pass, RowGroup};
-use crate::head;
+use crate::decoder::Model;
 use crate::lora::LoraConfig;
 use crate::lora::start::{Base, Start};
 use crate::lora::targets::{Names, Targets};
 use crate::merge;
 use crate::testing::model;
 
-/// Logits of whole prompts.
+/// Logits of a whole prompt.
 fn logits(model: &Model, adapter: Option<&Adapter>, prompt: &[u32]) -> Vec<f32> {
-    let packed = Packed::new(
-        &[Tree { prompt: prompt.to_vec(), trained: Vec::new(), scored: Vec::new() }],
-        &[],
-    );
-    let device = model.device();
-    let tokens = device.upload(&packed.tokens).unwrap();
-    let positions = device.upload(&packed.positions).unwrap();
-    let pass = Pass {
-        tokens: tokens.view(),
-        ids: &packed.tokens,
-        positions: positions.view(),
-        segments: packed.segments.clone(),
-        groups: vec![RowGroup { rows: 0..prompt.len(), adapter }],
-        grad_rows: 0,
-        dropout: None,
-    };
-    let hidden = decoder::forward(model, &pass, &[]).unwrap().hidden;
-    head::logits(model, adapter, hidden.view()).unwrap()
+    let tree = Tree { prompt: prompt.to_vec(), trained: Vec::new(), scored: Vec::new() };
+    crate::testing::logits(model, adapter, &Packed::new(&[tree], &[]))
 }
 
 fn floats(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {

@@ -6,10 +6,9 @@ use serde::Deserialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
-use crate::decoder::{self, Model, Pass, RowGroup};
+use crate::decoder::Model;
 use crate::generate::{Request, Sampling, generate};
-use crate::head;
-use crate::testing::{MODELS, Packed, STORED, Tree, fixture, model};
+use crate::testing::{MODELS, Packed, STORED, Tree, fixture, logits, model};
 use crate::weights::{self, Quantization, Storage};
 
 #[derive(Deserialize)]
@@ -21,24 +20,6 @@ struct Expected {
 fn expected(name: &str) -> Expected {
     let path = fixture("models").join(name).join("expected.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// The logits behind every row.
-fn logits(model: &Model, packed: &Packed) -> Vec<f32> {
-    let device = model.device();
-    let tokens = device.upload(&packed.tokens).unwrap();
-    let positions = device.upload(&packed.positions).unwrap();
-    let pass = Pass {
-        tokens: tokens.view(),
-        ids: &packed.tokens,
-        positions: positions.view(),
-        segments: packed.segments.clone(),
-        groups: vec![RowGroup { rows: 0..packed.tokens.len(), adapter: None }],
-        grad_rows: 0,
-        dropout: None,
-    };
-    let hidden = decoder::forward(model, &pass, &[]).unwrap().hidden;
-    head::logits(model, None, hidden.view()).unwrap()
 }
 
 fn whole(prompt: &[u32]) -> Tree {
@@ -55,14 +36,14 @@ fn logits_are_those_of_transformers() {
                 .unwrap();
         let prompts = expected(name).prompts;
         let trees: Vec<Tree> = prompts.iter().map(|prompt| whole(prompt)).collect();
-        let packed = logits(&model, &Packed::new(&trees, &[]));
+        let packed = logits(&model, None, &Packed::new(&trees, &[]));
         let mut start = 0;
         for (i, prompt) in prompts.iter().enumerate() {
             let shape = [prompt.len(), model.config.vocab_size];
             let mut values = vec![0f32; shape[0] * shape[1]];
             let stored = theirs.expect(&i.to_string(), &shape).unwrap();
             stored.to_f32("logits", &mut values).unwrap();
-            let alone = logits(&model, &Packed::new(&[whole(prompt)], &[]));
+            let alone = logits(&model, None, &Packed::new(&[whole(prompt)], &[]));
             assert_close(&format!("{name}, prompt {i}"), &alone, &values, 2e-4);
             let within = &packed[start..start + values.len()];
             assert_close(&format!("{name}, prompt {i}, packed"), within, &values, 2e-4);
@@ -80,7 +61,7 @@ fn logits_in_int8_are_near_those_of_bitsandbytes_which_rounds_activations_too() 
     let folder = fixture("models/bnb_int8");
     let theirs = Checkpoint::open_file(&folder.join("int8_logits.safetensors")).unwrap();
     for (i, prompt) in expected("bnb_int8").prompts.iter().enumerate() {
-        let ours = logits(&model, &Packed::new(&[whole(prompt)], &[]));
+        let ours = logits(&model, None, &Packed::new(&[whole(prompt)], &[]));
         let mut values = vec![0f32; ours.len()];
         theirs.get(&i.to_string()).unwrap().to_f32("logits", &mut values).unwrap();
         let square = |values: &mut dyn Iterator<Item = f32>| -> f32 { values.map(|v| v * v).sum() };
@@ -151,7 +132,7 @@ fn a_table_beside_the_device_gives_the_same_logits() {
             let none = Quantization::None;
             let weights =
                 weights::load_beside(&device, table, &config, checkpoint, none, storage).unwrap();
-            logits(&Model::new(&device, config.clone(), weights, 64).unwrap(), &packed)
+            logits(&Model::new(&device, config.clone(), weights, 64).unwrap(), None, &packed)
         };
         assert!(on(&device) == on(device.host()));
     }
