@@ -71,19 +71,17 @@ pub fn step(
         board.enter(micro_batch, &score(learner, micro_batch, objective, leaving)?);
     }
     learner.zero_gradient();
-    let mut again = Vec::new();
-    match &mut left {
+    let rest = match &mut left {
         Some(left) => {
             for (_, micro_batch) in parts.iter().rev() {
                 go_back(learner, micro_batch, &board, objective, left)?;
             }
+            rest
         }
-        None => again = parts,
-    }
+        None => packed.micro_batches.iter().enumerate().collect(),
+    };
     drop(left);
-    again.extend(rest);
-    again.sort_by_key(|(number, _)| *number);
-    for (number, micro_batch) in again {
+    for (number, micro_batch) in rest {
         let pass = context.index << 24 | number as u64;
         train_on(learner, micro_batch, &mut board, context, pass)?;
     }
