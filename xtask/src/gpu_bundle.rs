@@ -51,6 +51,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
         }
     }
     std::fs::write(out.join("kto.toml"), include_str!("gpu_bundle/kto.toml")).map_err(failed)?;
+    let flash = include_str!("../bench/flash_attention.py");
+    std::fs::write(out.join("flash_attention.py"), flash).map_err(failed)?;
     std::fs::write(out.join("run.sh"), include_str!("gpu_bundle/run.sh")).map_err(failed)?;
     println!("on the machine with the GPU: bash {}/run.sh", out.display());
     Ok(())

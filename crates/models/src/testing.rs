@@ -18,7 +18,7 @@ use crate::trained::Gradients;
 use crate::weights::{self, Quantization, Storage};
 
 /// Models of fixtures/models; between them every field of a family is both on and off.
-pub(crate) const MODELS: [&str; 23] = [
+pub(crate) const MODELS: [&str; 25] = [
     "llama_tied",
     "llama3_rope",
     "llama_bias",
@@ -34,6 +34,8 @@ pub(crate) const MODELS: [&str; 23] = [
     "gemma2_uncapped",
     "gemma3",
     "gemma3_capped",
+    "gemma2_wide",
+    "gemma3_wide",
     "phi3",
     "phi3_longrope",
     "olmo2",

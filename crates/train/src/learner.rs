@@ -218,19 +218,15 @@ impl Learner {
 
     /// Updates what is trained.
     pub fn update(&mut self, hyper: Hyper) -> Result<()> {
-        let rule = self.rule;
-        for ((name, value, gradient), state) in
-            pairs(&mut self.model, &mut self.trained).into_iter().zip(&mut self.states)
-        {
-            let weight_decay = if decays(&name) { hyper.weight_decay } else { 0.0 };
-            adamw::update(
-                value.view_mut(),
-                gradient.view(),
-                state,
-                rule,
-                Hyper { weight_decay, ..hyper },
-            )?;
-        }
+        let mut parameters: Vec<adamw::Parameter<'_>> = pairs(&mut self.model, &mut self.trained)
+            .into_iter()
+            .zip(&mut self.states)
+            .map(|((name, value, gradient), state)| {
+                let (value, gradient) = (value.view_mut(), gradient.view());
+                adamw::Parameter { value, gradient, state, decays: decays(&name) }
+            })
+            .collect();
+        adamw::update(&mut parameters, self.rule, hyper)?;
         self.updates = hyper.step;
         self.settle()
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What can be learnt of Prospect on a machine with a GPU:
 #
-#   bash run.sh [tests] [rows] [tight] [attention] [least] [context] [speed]      all of it, or some
+#   bash run.sh [tests] [rows] [tight] [attention] [least] [context] [speed] [resume] [sanitizer]
+#                                        all of it, or some
 #
 # Results go to results/ beside this file; a summary is printed. PROSPECT_CUBLASLT names the folder of cuBLASLt where it is
 # not found by itself; WORK is where checkpoints are written (up to 20 GB), /tmp/prospect as a rule.
@@ -108,10 +109,40 @@ do_context() {
 }
 do_speed() {
     echo "== products and attention alone"
-    ./engine-tests --ignored --nocapture speed_of >results/speed.txt 2>&1
+    ./engine-tests --ignored --nocapture --test-threads=1 speed_of >results/speed.txt 2>&1
+    if python3 -c "import torch" 2>/dev/null; then python3 flash_attention.py >>results/speed.txt 2>&1; fi
     grep -v "^test \|^running\|^$" results/speed.txt
+}
+do_resume() {
+    echo "== killed in the middle and resumed: the same bytes?"
+    model 1b
+    local settings=(--set model.path="$work/1b" --set train.save_every=5 --set train.max_steps=15)
+    rm -rf "$work/whole" "$work/killed"
+    ./prospect train kto.toml --set output="$work/whole" "${settings[@]}" >results/resume.txt 2>&1
+    ./prospect train kto.toml --set output="$work/killed" "${settings[@]}" >>results/resume.txt 2>&1 &
+    local program=$!
+    for _ in $(seq 600); do
+        if [ "$(wc -l 2>/dev/null <"$work/killed/metrics.jsonl" || echo 0)" -ge 8 ]; then break; fi
+        sleep 0.05
+    done
+    kill -9 $program
+    wait $program 2>/dev/null
+    echo "killed after $(wc -l <"$work/killed/metrics.jsonl") steps, with $(cd "$work/killed" && echo checkpoint-*)"
+    ./prospect train kto.toml --resume --set output="$work/killed" "${settings[@]}" >>results/resume.txt 2>&1
+    if cmp "$work/whole/adapter/adapter_model.safetensors" "$work/killed/adapter/adapter_model.safetensors"; then
+        echo "the same adapter, byte for byte"
+    fi
+}
+do_sanitizer() {
+    echo "== compute-sanitizer over the tests of kernels"
+    for tool in memcheck racecheck; do
+        PROSPECT_GPU_TESTS=1 timeout "${SANITIZER_SECONDS:-600}" compute-sanitizer --tool $tool --print-limit 20 \
+            ./engine-tests --test-threads=1 on_cuda >"results/$tool.txt" 2>&1
+        echo "$tool: rc $?"
+        grep "ERROR SUMMARY\|RACECHECK SUMMARY\|^test result" "results/$tool.txt"
+    done
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 ./prospect --version
-for part in ${*:-tests rows tight attention least context speed}; do "do_$part"; done
+for part in ${*:-tests rows tight attention least context speed resume sanitizer}; do "do_$part"; done

@@ -8,6 +8,7 @@ use engine::ops::adamw::{self, Hyper, Rule, State};
 use engine::ops::attention::{self, Heads, Kernel, Segment, Segments};
 use engine::ops::matmul::{self, Output};
 use engine::ops::nf4::{self, CodeBook, Quantized, Scales};
+use engine::tensor::Tensor;
 
 use super::{Bench, Outcome, Tested, dot, get, words};
 
@@ -151,6 +152,12 @@ const HYPER: Hyper = Hyper {
     gradient_scale: 1.0,
 };
 
+fn update(param: &mut Tensor, gradient: &Tensor, state: &mut State) -> Tested<()> {
+    let (value, gradient) = (param.view_mut(), gradient.view());
+    let parameter = adamw::Parameter { value, gradient, state, decays: true };
+    adamw::update(&mut [parameter], Rule::Torch, HYPER).map_err(words)
+}
+
 /// A first update against its formula in f64, and how fast memory is read and written by one.
 pub(super) fn adamw(bench: &Bench) -> Tested<Outcome> {
     let n = 5000;
@@ -160,8 +167,7 @@ pub(super) fn adamw(bench: &Bench) -> Tested<Outcome> {
     param.write(&before).map_err(words)?;
     gradient.write(&gradients).map_err(words)?;
     let mut state = State::new(&bench.device, Rule::Torch, n).map_err(words)?;
-    adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::Torch, HYPER)
-        .map_err(words)?;
+    update(&mut param, &gradient, &mut state)?;
     let after = get(&param)?;
     let worst = (0..n).fold(0f64, |worst, i| {
         let (p, g) = (f64::from(before[i]), f64::from(gradients[i]));
@@ -177,10 +183,7 @@ pub(super) fn adamw(bench: &Bench) -> Tested<Outcome> {
     param.zero();
     gradient.zero();
     let mut state = State::new(&bench.device, Rule::Torch, n).map_err(words)?;
-    let seconds = best(bench, 5, || {
-        adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::Torch, HYPER)
-            .map_err(words)
-    })?;
+    let seconds = best(bench, 5, || update(&mut param, &gradient, &mut state))?;
     let speed = 28.0 * n as f64 / seconds / 1e9;
     let share = bench.card.map(|card| speed / card.bandwidth);
     Ok(outcome.with_speed(format!("{speed:.0} GB/s"), share))

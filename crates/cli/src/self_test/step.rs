@@ -207,9 +207,10 @@ impl Small {
         let tensors = self.adapter.tensors_mut().into_iter().zip(self.gradients.tensors_mut());
         for ((_, value), (_, gradient)) in tensors {
             let n = value.shape().len();
-            let mut state = State::new(&bench.device, Rule::Torch, n).map_err(words)?;
-            adamw::update(value.view_mut(), gradient.view(), &mut state, Rule::Torch, hyper)
-                .map_err(words)?;
+            let state = &mut State::new(&bench.device, Rule::Torch, n).map_err(words)?;
+            let (value, gradient) = (value.view_mut(), gradient.view());
+            let parameter = adamw::Parameter { value, gradient, state, decays: true };
+            adamw::update(&mut [parameter], Rule::Torch, hyper).map_err(words)?;
         }
         Ok(())
     }

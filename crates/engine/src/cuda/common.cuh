@@ -12,6 +12,11 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
+// What a launch over many tensors is told of them, passed by value: launch.rs's Table.
+struct Table {
+    u64 words[496];
+};
+
 #define WARP 32
 #define FULL 0xffffffffu
 

@@ -7,7 +7,8 @@
 //! * backward_weight: `dW (M, K) = alpha dy^T x`
 //!
 //! cuBLASLt computes them where it is found, kernels of our own where it is not, or where cuBLASLt has no algorithm
-//! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand.
+//! for a shape. `PROSPECT_GEMM=own` or `cublaslt` decides it by hand. An adapter's share of a layer's outputs, which is
+//! a matter of memory alone, is always computed by a kernel of its own.
 
 use std::io;
 
@@ -19,7 +20,7 @@ use crate::device::{Device, Kind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::arena::Category;
-use crate::ops;
+use crate::ops::matmul::{self, low_rank};
 use crate::tensor::{Tensor, View, ViewMut};
 
 /// Workspace of a product: for the partial sums of products whose inner size is split among blocks. 32 MiB is what
@@ -213,6 +214,9 @@ pub(crate) fn workspace(device: &Device) -> Result<Option<Tensor>> {
 
 /// Queues a product on the compute stream.
 pub(crate) fn multiply(cuda: &Cuda, product: &Product) -> Result<()> {
+    if low_rank::takes(product) {
+        return low_rank::launch(cuda, product);
+    }
     multiply_on(cuda, cuda.gemm().backend(), product)
 }
 
@@ -239,7 +243,7 @@ pub(crate) fn multiply_on(cuda: &Cuda, backend: Backend, product: &Product) -> R
             return Ok(());
         }
     }
-    ops::matmul::cuda::launch(cuda, product)
+    matmul::cuda::launch(cuda, product)
 }
 
 /// A refusal of the library as an error that a person can act on.

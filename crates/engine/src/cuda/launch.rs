@@ -37,6 +37,12 @@ pub(super) struct Function {
     shared: u32,
 }
 
+/// Words of a [`Table`]: with a few arguments behind it, it fills the 4,096 bytes that arguments may take.
+const TABLE_WORDS: usize = 496;
+
+/// What one launch over many tensors is told of them: common.cuh's `Table`.
+type Table = [u64; TABLE_WORDS];
+
 /// A kernel's argument.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arg {
@@ -84,7 +90,6 @@ impl From<f32> for Arg {
 
 impl Cuda {
     /// Queues a kernel on the compute stream. A grid without blocks is no work.
-    #[allow(unsafe_code)]
     pub(crate) fn launch(
         &self,
         module: &Module,
@@ -92,13 +97,48 @@ impl Cuda {
         grid: [u32; 3],
         args: &[Arg],
     ) -> Result<()> {
+        self.launch_told(module, kernel, grid, None, args)
+    }
+
+    /// Queues as few launches as tell a kernel of all tensors: what it needs of each is N words of its first
+    /// argument, a [`Table`], in which y is the tensor's place. x counts the blocks of a tensor.
+    pub(crate) fn launch_over<const N: usize>(
+        &self,
+        module: &Module,
+        kernel: &'static str,
+        blocks: u32,
+        tensors: &[[u64; N]],
+        args: &[Arg],
+    ) -> Result<()> {
+        for part in tensors.chunks(TABLE_WORDS / N) {
+            let mut table = [0; TABLE_WORDS];
+            table[..part.len() * N].copy_from_slice(part.as_flattened());
+            let grid = [blocks, part.len() as u32, 1];
+            self.launch_told(module, kernel, grid, Some(&table), args)?;
+        }
+        Ok(())
+    }
+
+    #[allow(unsafe_code)]
+    fn launch_told(
+        &self,
+        module: &Module,
+        kernel: &'static str,
+        grid: [u32; 3],
+        table: Option<&Table>,
+        args: &[Arg],
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
         let function = self.load(module, kernel)?;
         let mut pointers = [std::ptr::null_mut::<c_void>(); 32];
-        assert!(args.len() <= pointers.len(), "{kernel} takes {} arguments", args.len());
-        for (pointer, arg) in pointers.iter_mut().zip(args) {
+        let told = usize::from(table.is_some());
+        assert!(args.len() + told <= pointers.len(), "{kernel} takes {} arguments", args.len());
+        if let Some(table) = table {
+            pointers[0] = table.as_ptr().cast_mut().cast();
+        }
+        for (pointer, arg) in pointers[told..].iter_mut().zip(args) {
             *pointer = match arg {
                 Arg::U64(value) => std::ptr::from_ref(value).cast_mut().cast(),
                 Arg::U32(value) => std::ptr::from_ref(value).cast_mut().cast(),

@@ -41,6 +41,7 @@ pub(crate) fn modules() -> Vec<&'static crate::cuda::Module> {
         &matmul::cuda::FORWARD,
         &matmul::cuda::BACKWARD_INPUT,
         &matmul::cuda::BACKWARD_WEIGHT,
+        &matmul::low_rank::MODULE,
         &nf4::cuda::MODULE,
         &int8::cuda::MODULE,
         &rope::cuda::MODULE,

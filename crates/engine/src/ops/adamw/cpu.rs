@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK_SIZE, Factors, Hyper, Rule};
+use super::{BLOCK_SIZE, Factors, Hyper, Parameter, Rule, State};
 use crate::ops::nf4::tables;
 
 const CHUNK: usize = 16 * 1024;
@@ -17,7 +17,22 @@ impl Factors {
     }
 }
 
-pub(super) fn full(
+pub(super) fn update(parameter: &mut Parameter<'_>, rule: Rule, hyper: Hyper) {
+    let param = parameter.value.reborrow().into_mut_slice();
+    let gradient = parameter.gradient.as_slice();
+    match parameter.state {
+        State::Full { m, v } => {
+            full(param, gradient, m.as_mut_slice(), v.as_mut_slice(), rule, hyper);
+        }
+        State::Blockwise { m, v, m_absmax, v_absmax } => {
+            let m = Codes { codes: m.as_mut_slice(), absmax: m_absmax.as_mut_slice() };
+            let v = Codes { codes: v.as_mut_slice(), absmax: v_absmax.as_mut_slice() };
+            blockwise(param, gradient, m, v, hyper);
+        }
+    }
+}
+
+fn full(
     param: &mut [f32],
     gradient: &[f32],
     m: &mut [f32],
@@ -42,18 +57,12 @@ pub(super) fn full(
 }
 
 /// A moment in 8-bit codes.
-pub(super) struct Codes<'a> {
-    pub(super) codes: &'a mut [u8],
-    pub(super) absmax: &'a mut [f32],
+struct Codes<'a> {
+    codes: &'a mut [u8],
+    absmax: &'a mut [f32],
 }
 
-pub(super) fn blockwise(
-    param: &mut [f32],
-    gradient: &[f32],
-    m: Codes<'_>,
-    v: Codes<'_>,
-    hyper: Hyper,
-) {
+fn blockwise(param: &mut [f32], gradient: &[f32], m: Codes<'_>, v: Codes<'_>, hyper: Hyper) {
     let factors = Factors::new(Rule::BitsAndBytes, hyper);
     let (signed, unsigned) = (tables::dynamic_signed(), tables::dynamic_unsigned());
     let (m_bounds, v_bounds): ([f32; 255], [f32; 255]) =

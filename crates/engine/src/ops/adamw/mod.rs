@@ -7,8 +7,7 @@
 //!   of 256 as 8-bit codes of the dynamic maps with an absmax each (arXiv 2110.02861), in f32 for tensors of fewer
 //!   than 4096 elements; an element whose gradient is not finite is left alone and its moments are reset
 //!
-//! `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`; `param`, `gradient` (N, C) f32; `param` and the state are
-//! updated in place; `t` counts from 1.
+//! `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`; `t` counts from 1.
 
 mod cpu;
 pub(super) mod cuda;
@@ -152,42 +151,47 @@ impl State {
     }
 }
 
-/// See the room's contract.
-pub fn update(
-    param: ViewMut<'_>,
-    gradient: View<'_>,
-    state: &mut State,
-    rule: Rule,
-    hyper: Hyper,
-) -> Result<()> {
-    let n = param.shape().len();
-    expect(OP, "param", param.view(), (param.rows(), param.cols()), DType::F32)?;
-    expect(OP, "gradient", gradient, (param.rows(), param.cols()), DType::F32)?;
-    for (name, tensor) in state.tensors_mut() {
-        let codes = matches!(name, "state1" | "state2");
-        let len = if name.starts_with("absmax") { n.div_ceil(BLOCK_SIZE) } else { n };
-        expect(OP, name, tensor.view(), (len, 1), if codes { DType::U8 } else { DType::F32 })?;
+/// A parameter, its gradient, its moments, and whether it decays.
+pub struct Parameter<'a> {
+    /// (N, C) f32, updated in place.
+    pub value: ViewMut<'a>,
+    /// (N, C) f32.
+    pub gradient: View<'a>,
+    /// Updated in place.
+    pub state: &'a mut State,
+    /// False where the weight decay is for others alone.
+    pub decays: bool,
+}
+
+/// One update of all `parameters`. See the room's contract.
+pub fn update(parameters: &mut [Parameter<'_>], rule: Rule, hyper: Hyper) -> Result<()> {
+    for Parameter { value, gradient, state, .. } in parameters.iter_mut() {
+        let (shape, n) = ((value.rows(), value.cols()), value.shape().len());
+        expect(OP, "param", value.view(), shape, DType::F32)?;
+        expect(OP, "gradient", *gradient, shape, DType::F32)?;
+        for (name, tensor) in state.tensors_mut() {
+            let codes = matches!(name, "state1" | "state2");
+            let len = if name.starts_with("absmax") { n.div_ceil(BLOCK_SIZE) } else { n };
+            expect(OP, name, tensor.view(), (len, 1), if codes { DType::U8 } else { DType::F32 })?;
+        }
     }
-    if param.device().is_plan() {
-        let bytes = if matches!(state, State::Full { .. }) { 28 } else { 16 };
-        param.device().book(OP, 12.0 * n as f64, (n * bytes) as f64);
+    let Some(first) = parameters.first() else { return Ok(()) };
+    if first.value.device().is_plan() {
+        let (mut flops, mut bytes) = (0.0, 0.0);
+        for Parameter { value, state, .. } in parameters.iter() {
+            let n = value.shape().len() as f64;
+            flops += 12.0 * n;
+            bytes += n * if matches!(state, State::Full { .. }) { 28.0 } else { 16.0 };
+        }
+        first.value.device().book(OP, flops, bytes);
         return Ok(());
     }
-    if param.device().kind() == Kind::Cuda {
-        return cuda::update(param, gradient, state, rule, hyper);
+    if first.value.device().kind() == Kind::Cuda {
+        return cuda::update(parameters, rule, hyper);
     }
-    let (param, gradient) = (param.into_mut_slice(), gradient.as_slice());
-    match state {
-        State::Full { m, v } => {
-            cpu::full(param, gradient, m.as_mut_slice(), v.as_mut_slice(), rule, hyper)
-        }
-        State::Blockwise { m, v, m_absmax, v_absmax } => cpu::blockwise(
-            param,
-            gradient,
-            cpu::Codes { codes: m.as_mut_slice(), absmax: m_absmax.as_mut_slice() },
-            cpu::Codes { codes: v.as_mut_slice(), absmax: v_absmax.as_mut_slice() },
-            hyper,
-        ),
+    for parameter in parameters {
+        let weight_decay = if parameter.decays { hyper.weight_decay } else { 0.0 };
+        cpu::update(parameter, rule, Hyper { weight_decay, ..hyper });
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Proofs of AdamW. The numbers of torch are made by fixtures/engine/make_engine.py.
 
+use crate::device::Device;
 use crate::dtype::DType;
-use crate::error::Error;
-use crate::ops::adamw::{self, Hyper, Rule, State};
+use crate::error::{Error, Result};
+use crate::ops::adamw::{self, Hyper, Parameter, Rule, State};
 use crate::ops::nf4::tables;
 use crate::random::Stream;
+use crate::tensor::Tensor;
 use crate::testing::{
     assert_close, cpu, cuda, filled, normal, plan_takes_what_cpu_takes, tensor, values,
 };
@@ -19,6 +21,18 @@ fn hyper(step: u64, weight_decay: f64) -> Hyper {
         step,
         gradient_scale: 1.0,
     }
+}
+
+/// An update of one parameter.
+fn update(
+    param: &mut Tensor,
+    gradient: &Tensor,
+    state: &mut State,
+    rule: Rule,
+    hyper: Hyper,
+) -> Result<()> {
+    let (value, gradient) = (param.view_mut(), gradient.view());
+    adamw::update(&mut [Parameter { value, gradient, state, decays: true }], rule, hyper)
 }
 
 #[test]
@@ -41,8 +55,7 @@ fn three_steps_are_torchs() {
         for step in 0..3 {
             let gradient = tensor(&device, (33, 1), &floats(&case["gradients"][step]));
             let hyper = hyper(step as u64 + 1, case["weight_decay"].as_f64().unwrap());
-            adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::Torch, hyper)
-                .unwrap();
+            update(&mut param, &gradient, &mut state, Rule::Torch, hyper).unwrap();
             assert_close("param", param.as_slice(), &floats(&case["after"][step]), 3e-7);
         }
     }
@@ -107,8 +120,7 @@ fn eight_bit_states_follow_the_kernels_formulas_with_decay_after_the_update() {
         let gradient = Stream::new(9, step).normals(n);
         let hyper = hyper(step, 0.1);
         let view = tensor(&device, (n, 1), &gradient);
-        adamw::update(param.view_mut(), view.view(), &mut state, Rule::BitsAndBytes, hyper)
-            .unwrap();
+        update(&mut param, &view, &mut state, Rule::BitsAndBytes, hyper).unwrap();
         reference.step(&gradient, hyper);
         let exact: Vec<f32> = reference.param.iter().map(|p| *p as f32).collect();
         // A moment between two codes may round to either one; that moves a parameter by at most a part of lr.
@@ -130,8 +142,7 @@ fn small_tensors_keep_f32_states_and_a_gradient_that_is_not_finite_changes_nothi
     let mut state = State::new(&device, Rule::BitsAndBytes, 3).unwrap();
     assert!(matches!(state, State::Full { .. }));
     let gradient = tensor(&device, (3, 1), &[1.0, f32::NAN, -1.0]);
-    adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::BitsAndBytes, hyper(1, 0.0))
-        .unwrap();
+    update(&mut param, &gradient, &mut state, Rule::BitsAndBytes, hyper(1, 0.0)).unwrap();
     // After one step m / sqrt(v) is the gradient's sign whatever its size.
     assert_close("param", param.as_slice(), &[0.99, 1.0, 1.01], 1e-6);
     for (name, tensor) in state.tensors_mut() {
@@ -144,8 +155,7 @@ fn a_state_of_another_parameter_is_refused() {
     let device = cpu();
     let (mut param, gradient) = (filled(&device, (7, 1), 0.0), filled(&device, (7, 1), 0.0));
     let mut state = State::new(&device, Rule::Torch, 8).unwrap();
-    let got =
-        adamw::update(param.view_mut(), gradient.view(), &mut state, Rule::Torch, hyper(1, 0.0));
+    let got = update(&mut param, &gradient, &mut state, Rule::Torch, hyper(1, 0.0));
     assert!(matches!(got, Err(Error::Shape { name: "exp_avg", .. })));
 }
 
@@ -155,14 +165,7 @@ fn plan_books_it() {
         let (mut param, gradient) =
             (filled(device, (5000, 1), 0.0), filled(device, (5000, 1), 0.0));
         let mut state = State::new(device, Rule::BitsAndBytes, 5000).unwrap();
-        adamw::update(
-            param.view_mut(),
-            gradient.view(),
-            &mut state,
-            Rule::BitsAndBytes,
-            hyper(1, 0.0),
-        )
-        .unwrap();
+        update(&mut param, &gradient, &mut state, Rule::BitsAndBytes, hyper(1, 0.0)).unwrap();
     });
 }
 
@@ -170,7 +173,7 @@ fn plan_books_it() {
 fn on_cuda_it_computes_what_the_cpu_does() {
     let Some(gpu) = cuda() else { return };
     for (rule, n) in [(Rule::Torch, 1000), (Rule::BitsAndBytes, 1000), (Rule::BitsAndBytes, 5000)] {
-        let run = |device: &crate::device::Device| {
+        let run = |device: &Device| {
             let mut param = normal(device, (n, 1), 1);
             let mut state = State::new(device, rule, n).unwrap();
             for step in 1..4 {
@@ -180,7 +183,7 @@ fn on_cuda_it_computes_what_the_cpu_does() {
                 }
                 let gradient = tensor(device, (n, 1), &gradient);
                 let hyper = Hyper { gradient_scale: 0.7, ..hyper(step, 0.1) };
-                adamw::update(param.view_mut(), gradient.view(), &mut state, rule, hyper).unwrap();
+                update(&mut param, &gradient, &mut state, rule, hyper).unwrap();
             }
             let states = state.tensors_mut().into_iter().map(|(_, tensor)| match tensor.dtype() {
                 DType::U8 => tensor.to_vec::<u8>().unwrap().iter().map(|c| f32::from(*c)).collect(),
@@ -195,5 +198,54 @@ fn on_cuda_it_computes_what_the_cpu_does() {
             // A moment that lies on the border between two codes may fall to either side.
             assert!(off.count() <= n / 500, "{rule:?}: states differ");
         }
+    }
+}
+
+/// 150 parameters, which is more than one launch is told of, after two updates: all at once, or one after another.
+fn many(device: &Device, rule: Rule, at_once: bool) -> Vec<Vec<f32>> {
+    let length = |i: usize| [1, 300, 4096, 5001][i % 4];
+    let normals = |i: usize, at: u64| normal(device, (length(i), 1), at + i as u64);
+    let mut params: Vec<Tensor> = (0..150).map(|i| normals(i, 0)).collect();
+    let mut states: Vec<State> =
+        (0..150).map(|i| State::new(device, rule, length(i)).unwrap()).collect();
+    for step in 1..3 {
+        let gradients: Vec<Tensor> = (0..150).map(|i| normals(i, 1000 * step)).collect();
+        let mut all: Vec<Parameter<'_>> = params
+            .iter_mut()
+            .zip(&gradients)
+            .zip(&mut states)
+            .enumerate()
+            .map(|(i, ((param, gradient), state))| {
+                let (value, gradient) = (param.view_mut(), gradient.view());
+                Parameter { value, gradient, state, decays: i % 3 > 0 }
+            })
+            .collect();
+        let apart = if at_once { all.len() } else { 1 };
+        for some in all.chunks_mut(apart) {
+            adamw::update(some, rule, hyper(step, 0.5)).unwrap();
+        }
+    }
+    params.iter().map(values).collect()
+}
+
+#[test]
+fn all_at_once_are_what_each_is_alone_and_those_that_do_not_decay_are_larger() {
+    let devices: Vec<Device> = [Some(cpu()), cuda()].into_iter().flatten().collect();
+    for rule in [Rule::Torch, Rule::BitsAndBytes] {
+        for device in &devices {
+            let all = many(device, rule, true);
+            assert_eq!(all, many(device, rule, false), "{rule:?}");
+            for (ours, cpus) in all.iter().zip(many(&cpu(), rule, true)) {
+                let off = ours.iter().zip(&cpus).filter(|(a, b)| (**a - **b).abs() > 1e-5);
+                assert!(off.count() <= ours.len() / 500, "{rule:?} on {:?}", device.kind());
+            }
+        }
+        let size = |param: &[f32]| param.iter().map(|p| p.abs()).sum::<f32>();
+        let before = |i: usize| normal(&cpu(), (5001, 1), i as u64).to_vec::<f32>().unwrap();
+        let shrunk = |all: &[Vec<f32>], i: usize| size(&all[i]) / size(&before(i));
+        // Two updates of lr 0.01 and decay 0.5 take 1 % from those that decay.
+        let all = many(&cpu(), rule, true);
+        assert!((shrunk(&all, 7) - 0.99).abs() < 2e-3, "{}", shrunk(&all, 7));
+        assert!((shrunk(&all, 3) - 1.0).abs() < 2e-3, "{}", shrunk(&all, 3));
     }
 }

@@ -22,12 +22,16 @@ pub(super) fn partial_sums(device: &Device, tensors: usize) -> Result<Tensor> {
 }
 
 pub(super) fn sum_of_squares(gradients: &[View<'_>], partial: Tensor) -> Result<f64> {
-    for (i, gradient) in gradients.iter().enumerate() {
-        let to = partial.slice(i * BLOCKS..(i + 1) * BLOCKS);
-        let args = [(*gradient).into(), (gradient.shape().len() as u64).into(), to.into()];
-        let grid = [BLOCKS as u32, 1, 1];
-        gradient.device().cuda().launch(&MODULE, "grad_norm_squares", grid, &args)?;
-    }
+    let tensors: Vec<[u64; 3]> = gradients
+        .iter()
+        .enumerate()
+        .map(|(i, gradient)| {
+            let to = partial.slice(i * BLOCKS..(i + 1) * BLOCKS);
+            [gradient.address(), gradient.shape().len() as u64, to.address()]
+        })
+        .collect();
+    let cuda = partial.device().cuda();
+    cuda.launch_over(&MODULE, "grad_norm_squares", BLOCKS as u32, &tensors, &[])?;
     let words: Vec<u32> = partial.to_vec()?;
     let number = |pair: &[u32; 2]| f64::from_bits(u64::from(pair[1]) << 32 | u64::from(pair[0]));
     Ok(words.as_chunks::<2>().0.iter().map(number).sum())

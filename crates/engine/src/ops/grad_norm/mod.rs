@@ -29,9 +29,8 @@ pub fn sum_of_squares(gradients: &[View<'_>]) -> Result<f64> {
         _ => None,
     };
     if device.is_plan() {
-        for gradient in gradients {
-            device.book(OP, 2.0 * gradient.shape().len() as f64, gradient.bytes() as f64);
-        }
+        let count: usize = gradients.iter().map(|gradient| gradient.shape().len()).sum();
+        device.book(OP, 2.0 * count as f64, 4.0 * count as f64);
         return Ok(0.0);
     }
     match partial {

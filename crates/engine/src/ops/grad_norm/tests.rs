@@ -55,9 +55,11 @@ fn plan_books_it() {
 fn on_cuda_it_computes_what_the_cpu_does() {
     let Some(gpu) = cuda() else { return };
     let sum = |device: &Device| {
-        let shapes = [(1, 1), (7, 33), (333, 470)];
-        let gradients: Vec<_> = shapes
+        // 201 tensors: more than one launch is told of.
+        let gradients: Vec<_> = [(1, 1), (7, 33), (333, 47)]
             .into_iter()
+            .cycle()
+            .take(201)
             .enumerate()
             .map(|(i, shape)| normal(device, shape, i as u64))
             .collect();

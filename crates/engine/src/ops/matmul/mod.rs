@@ -8,6 +8,7 @@
 
 mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod low_rank;
 #[cfg(test)]
 mod tests;
 

@@ -28,16 +28,29 @@ fn run(device: &Device, name: &str, lora: &LoraConfig) -> [Vec<f32>; 2] {
 
 #[test]
 fn on_cuda_every_family_computes_what_the_cpu_does() {
+    let mut wrong = Vec::new();
+    let mut compared = 0;
     for name in MODELS.into_iter().chain(STORED) {
+        if !model(&cpu(), name).config.head_dim.is_multiple_of(8) {
+            // Refused on a GPU, by a check of its own.
+            continue;
+        }
         for lora in [lora(), dora()] {
             let Some(gpu) = cuda() else { return };
             let (exact, ours) = (run(&cpu(), name, &lora), run(&gpu, name, &lora));
             // bf16 rounds by up to 0.4 %, some dozen times on the way.
             for (what, at_most, i) in [("log-probabilities", 0.02, 0), ("gradients", 0.05, 1)] {
                 let apart = distance(&ours[i], &exact[i]);
-                assert!(apart <= at_most, "{name}, DoRA {}: {what} {apart}", lora.use_dora);
+                if apart.is_nan() || apart > at_most {
+                    wrong.push(format!("{name}, DoRA {}: {what} {apart}", lora.use_dora));
+                }
             }
-            assert!(ours == run(&gpu, name, &lora), "{name}: two runs differ");
+            if ours != run(&gpu, name, &lora) {
+                wrong.push(format!("{name}, DoRA {}: two runs differ", lora.use_dora));
+            }
+            compared += 1;
         }
     }
+    assert!(wrong.is_empty(), "{} of {compared}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared >= 40, "only {compared} were compared");
 }

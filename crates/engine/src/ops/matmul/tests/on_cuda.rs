@@ -3,8 +3,9 @@
 use crate::cuda::gemm::{self, Backend, Layout, Matrix, Product};
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::memory::arena::Category;
-use crate::ops::matmul::{self, Output};
+use crate::ops::matmul::{self, Output, low_rank};
 use crate::random::Stream;
 use crate::tensor::Tensor;
 use crate::testing::{activations, as_good_as, cuda, filled, normal, rounded, values};
@@ -50,6 +51,12 @@ const OLD: f32 = 3.25;
 const ALPHA: f32 = 0.75;
 
 fn check(device: &Device, backend: Backend, case: Case) {
+    check_by(device, &format!("{backend:?}"), case, |product| {
+        gemm::multiply_on(device.cuda(), backend, product)
+    });
+}
+
+fn check_by(device: &Device, by: &str, case: Case, multiply: impl Fn(&Product) -> Result<()>) {
     let Case { layout, sizes: [n, m, k], gap, wide, add } = case;
     let [left, right, out] = shapes(layout, case.sizes);
     let numbers =
@@ -82,11 +89,11 @@ fn check(device: &Device, backend: Backend, case: Case) {
             add,
             workspace: workspace.view().address(),
         };
-        gemm::multiply_on(device.cuda(), backend, &product).unwrap();
+        multiply(&product).unwrap();
         values(&result)
     };
     let (got, again) = (run(), run());
-    let name = format!("{backend:?} {case:?}");
+    let name = format!("{by} {case:?}");
     let same = got.iter().zip(&again).all(|(x, y)| x.to_bits() == y.to_bits());
     assert!(same, "{name}: other bytes the second time");
 
@@ -176,6 +183,31 @@ fn shapes_of_models_on_cuda_in_all_layouts_and_by_both_backends() {
             if i < 12 {
                 check(&device, backend, Case { layout, sizes, gap: 8, wide: !wide, add: !add });
             }
+        }
+    }
+}
+
+#[test]
+fn an_adapters_share_on_cuda_is_added_for_every_rank_and_at_every_edge() {
+    let Some(device) = cuda() else { return };
+    // Ranks that fill their steps and that do not, rows and columns on both sides of what a block does.
+    let sizes = [
+        [1, 8, 8],
+        [47, 24, 16],
+        [130, 264, 24],
+        [1000, 512, 16],
+        [300, 2048, 32],
+        [129, 1096, 8],
+        [33, 256, 32],
+        [5000, 4096, 16],
+    ];
+    for sizes in sizes {
+        for gap in [0, 8] {
+            let case = Case { layout: Layout::Forward, sizes, gap, wide: false, add: true };
+            check_by(&device, "low_rank", case, |product| {
+                assert!(low_rank::takes(product), "{case:?}");
+                low_rank::launch(device.cuda(), product)
+            });
         }
     }
 }

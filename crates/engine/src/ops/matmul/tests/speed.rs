@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::arena::Category;
+use crate::ops::matmul::low_rank;
 use crate::random::Stream;
 use crate::tensor::Tensor;
 use crate::testing::cuda;
@@ -48,6 +49,38 @@ fn speed_of_products_on_cuda() {
                 }
             }
         }
+    }
+}
+
+/// `cargo test --release -p prospect-engine speed_of_adapters -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stderr)]
+fn speed_of_adapters_on_cuda() {
+    let Some(device) = cuda() else { return };
+    let cuda = device.cuda();
+    for (rows, m, k) in
+        [(8192, 8192, 16), (8192, 2048, 16), (8192, 512, 16), (8192, 11_008, 16), (8192, 4096, 32)]
+    {
+        let (product, _memory) = operands(&device, Layout::Forward, [rows, m, k]).unwrap();
+        let product = Product { add: true, ..product };
+        let bytes = (4 * rows * m + 2 * (rows + m) * k) as f64;
+        let time = |multiply: &dyn Fn() -> Result<()>| {
+            (0..3).try_for_each(|_| multiply()).unwrap();
+            let run =
+                || milliseconds(cuda, || (0..20).try_for_each(|_| multiply())).unwrap() / 20.0;
+            (0..3).map(|_| run()).fold(f32::INFINITY, f32::min)
+        };
+        let own = time(&|| low_rank::launch(cuda, &product));
+        eprint!(
+            "rows {rows} outputs {m} rank {k}: low_rank {:.0} GB/s",
+            bytes / f64::from(own) / 1e6
+        );
+        for backend in backends(&device) {
+            let theirs = time(&|| gemm::multiply_on(cuda, backend, &product));
+            eprint!(", {backend:?} {:.0} GB/s", bytes / f64::from(theirs) / 1e6);
+        }
+        eprintln!();
     }
 }
 
