@@ -96,11 +96,12 @@ __device__ __forceinline__ void multiply_rows(Scores<FRAGMENTS, COLS> &sums, u32
     }
 }
 
-// sums (16 FRAGMENTS x HEAD) += weights (16 FRAGMENTS x COLS), rounded to bf16, times the COLS rows of `b`.
-template <int FRAGMENTS, int COLS>
-__device__ __forceinline__ void multiply_weights(Scores<FRAGMENTS, HEAD> &sums, const Scores<FRAGMENTS, COLS> &weights,
+// sums (16 FRAGMENTS x WIDTH) += weights (16 FRAGMENTS x COLS), rounded to bf16, times the COLS rows of `b`, of which
+// WIDTH columns are taken.
+template <int FRAGMENTS, int COLS, int WIDTH>
+__device__ __forceinline__ void multiply_weights(Scores<FRAGMENTS, WIDTH> &sums, const Scores<FRAGMENTS, COLS> &weights,
                                                  u32 b, const Lane &lane) {
-    constexpr int ACROSS = HEAD / 16, STEPS = COLS / 16 * ACROSS, RING = AHEAD<FRAGMENTS> + 1;
+    constexpr int ACROSS = WIDTH / 16, STEPS = COLS / 16 * ACROSS, RING = AHEAD<FRAGMENTS> + 1;
     u32 left[FRAGMENTS][4], right[RING][4];
     auto read_right = [&](int step) {
         u32 at = b + lane.down + step / ACROSS * 16 * PITCH + column(step % ACROSS, lane.down_twist);
@@ -129,11 +130,11 @@ __device__ __forceinline__ void multiply_weights(Scores<FRAGMENTS, HEAD> &sums, 
     }
 }
 
-// Starts the copy of a tile of ROWS rows; `row_of(r)` is the global row of the r-th.
-template <int ROWS, typename RowOf>
+// Starts the copy of a tile of ROWS rows by a block of BLOCK threads; `row_of(r)` is the global row of the r-th.
+template <int ROWS, int BLOCK = THREADS, typename RowOf>
 __device__ __forceinline__ void copy_rows(u32 to, const bf16 *from, u32 stride, RowOf row_of) {
-    if constexpr (THREADS % CHUNKS == 0) {
-        constexpr int STEP = THREADS / CHUNKS;
+    if constexpr (BLOCK % CHUNKS == 0) {
+        constexpr int STEP = BLOCK / CHUNKS;
         int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
 #pragma unroll
         for (int pass = 0; pass < ROWS / STEP; pass++)
@@ -141,18 +142,19 @@ __device__ __forceinline__ void copy_rows(u32 to, const bf16 *from, u32 stride, 
                        from + static_cast<i64>(row_of(row + pass * STEP)) * stride + chunk * 8);
     } else {
 #pragma unroll
-        for (int pass = 0; pass < (ROWS * CHUNKS + THREADS - 1) / THREADS; pass++) {
-            int index = pass * THREADS + threadIdx.x, row = index / CHUNKS, chunk = index % CHUNKS;
-            if (ROWS * CHUNKS % THREADS == 0 || index < ROWS * CHUNKS)
+        for (int pass = 0; pass < (ROWS * CHUNKS + BLOCK - 1) / BLOCK; pass++) {
+            int index = pass * BLOCK + threadIdx.x, row = index / CHUNKS, chunk = index % CHUNKS;
+            if (ROWS * CHUNKS % BLOCK == 0 || index < ROWS * CHUNKS)
                 copy_async(to + place(row, chunk), from + static_cast<i64>(row_of(row)) * stride + chunk * 8);
         }
     }
 }
 
 // The same for rows that follow each other in memory, all of them there.
-template <int ROWS> __device__ __forceinline__ void copy_run(u32 to, const bf16 *from, u32 stride, int row0) {
-    if constexpr (THREADS % CHUNKS == 0) {
-        constexpr int STEP = THREADS / CHUNKS;
+template <int ROWS, int BLOCK = THREADS>
+__device__ __forceinline__ void copy_run(u32 to, const bf16 *from, u32 stride, int row0) {
+    if constexpr (BLOCK % CHUNKS == 0) {
+        constexpr int STEP = BLOCK / CHUNKS;
         int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
         from += static_cast<i64>(row0 + row) * stride + chunk * 8;
 #pragma unroll
@@ -161,15 +163,16 @@ template <int ROWS> __device__ __forceinline__ void copy_run(u32 to, const bf16 
             from += STEP * stride;
         }
     } else {
-        copy_rows<ROWS>(to, from, stride, [=](int row) { return row0 + row; });
+        copy_rows<ROWS, BLOCK>(to, from, stride, [=](int row) { return row0 + row; });
     }
 }
 
 // Rows `row0..row0 + count` of which a tile may want more than there are: the last one stands in for what is missing.
 // What comes of it is masked or not stored.
-template <int ROWS> __device__ __forceinline__ void copy_some(u32 to, const bf16 *from, u32 stride, int row0, int count) {
-    if (count >= ROWS) copy_run<ROWS>(to, from, stride, row0);
-    else copy_rows<ROWS>(to, from, stride, [=](int row) { return row0 + min(row, count - 1); });
+template <int ROWS, int BLOCK = THREADS>
+__device__ __forceinline__ void copy_some(u32 to, const bf16 *from, u32 stride, int row0, int count) {
+    if (count >= ROWS) copy_run<ROWS, BLOCK>(to, from, stride, row0);
+    else copy_rows<ROWS, BLOCK>(to, from, stride, [=](int row) { return row0 + min(row, count - 1); });
 }
 
 // A tile of queries of a segment, and the keys it sees: the parent's, then its own, numbered from 0 in one row.
@@ -192,12 +195,12 @@ struct Queries {
         first = max(0, diagonal + 1 - window), total = diagonal + rows;
     }
 
-    template <int KEYS>
+    template <int KEYS, int BLOCK = THREADS>
     __device__ __forceinline__ void copy_keys(u32 to, const bf16 *from, u32 stride, int key0) const {
         if (key0 + KEYS <= parent_len || (key0 >= parent_len && key0 + KEYS <= total)) {
-            copy_run<KEYS>(to, from, stride, key0 + (key0 < parent_len ? parent_row : own_row));
+            copy_run<KEYS, BLOCK>(to, from, stride, key0 + (key0 < parent_len ? parent_row : own_row));
         } else {
-            copy_rows<KEYS>(to, from, stride, [=](int row) {
+            copy_rows<KEYS, BLOCK>(to, from, stride, [=](int row) {
                 int key = min(key0 + row, total - 1);
                 return key + (key < parent_len ? parent_row : own_row);
             });
@@ -206,25 +209,27 @@ struct Queries {
 };
 
 // Stores a warp's sums as bf16 rows, by way of its own rows of a tile that it alone reads, so that the writes to
-// memory are whole. `row0` is the warp's first row in the tile; rows from `rows` on are not stored.
-template <int FRAGMENTS>
-__device__ __forceinline__ void store_rows(const Scores<FRAGMENTS, HEAD> &sums, u8 *tile, int row0, int rows, bf16 *to,
-                                           u32 stride) {
+// memory are whole. `row0` is the warp's first row in the tile; rows from `rows` on are not stored. The sums may be of
+// some of the columns, those from chunk `chunk0` on.
+template <int FRAGMENTS, int COLS>
+__device__ __forceinline__ void store_rows(const Scores<FRAGMENTS, COLS> &sums, u8 *tile, int row0, int rows, bf16 *to,
+                                           u32 stride, int chunk0 = 0) {
+    constexpr int ACROSS = COLS / 8;
     int lane = threadIdx.x % WARP;
     __syncwarp();
 #pragma unroll
     for (int f = 0; f < FRAGMENTS; f++)
 #pragma unroll
-        for (int n = 0; n < HEAD / 8; n++)
+        for (int n = 0; n < ACROSS; n++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                u32 at = place(row0 + f * 16 + half * 8 + lane / 4, n) + lane % 4 * 4;
+                u32 at = place(row0 + f * 16 + half * 8 + lane / 4, chunk0 + n) + lane % 4 * 4;
                 *reinterpret_cast<u32 *>(tile + at) = pack_bf16(sums.at[f][n][2 * half], sums.at[f][n][2 * half + 1]);
             }
     __syncwarp();
 #pragma unroll
-    for (int index = lane; index < FRAGMENTS * 16 * CHUNKS; index += WARP) {
-        int row = row0 + index / CHUNKS, chunk = index % CHUNKS;
+    for (int index = lane; index < FRAGMENTS * 16 * ACROSS; index += WARP) {
+        int row = row0 + index / ACROSS, chunk = chunk0 + index % ACROSS;
         if (row < rows)
             *reinterpret_cast<uint4 *>(to + static_cast<i64>(row) * stride + chunk * 8) =
                 *reinterpret_cast<const uint4 *>(tile + place(row, chunk));

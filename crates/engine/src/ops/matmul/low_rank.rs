@@ -8,10 +8,7 @@ use crate::error::Result;
 pub(crate) static MODULE: Module = Module {
     name: "low_rank",
     ptx: include_str!("low_rank.ptx"),
-    kernels: &[
-        ("low_rank_add_16", THREADS, 0),
-        ("low_rank_add_32", THREADS, 0),
-    ],
+    kernels: &[("low_rank_add_16", THREADS, 0), ("low_rank_add_32", THREADS, 0)],
 };
 
 const THREADS: u32 = 128;

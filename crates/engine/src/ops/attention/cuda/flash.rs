@@ -28,11 +28,32 @@ struct Block {
 const TALL: Block = Block { own: WARPS * 32, other: 64 };
 const SHORT: Block = Block { own: WARPS * 16, other: 32 };
 
+/// Backward of heads for whose sums two warps share 16 rows: they begin with their own rows where those of the other
+/// side lie later.
+const PAIRS: Block = Block { own: WARPS * 16, other: 32 };
+
+const fn backward_threads(head_dim: usize) -> u32 {
+    if head_dim > 128 { 2 * THREADS } else { THREADS }
+}
+
+/// Bytes of the tiles of either kernel of backward, and of `rooms` in which a pair hands scores over.
+const fn backward_bytes(block: Block, head_dim: usize, rooms: usize) -> u32 {
+    if head_dim > 128 {
+        shared_bytes(block, 0, head_dim) + (rooms * WARPS * 16 * block.other * 4) as u32
+    } else {
+        shared_bytes(block, 2, head_dim)
+    }
+}
+
+const fn queries_bytes(head_dim: usize) -> u32 {
+    backward_bytes(queries_backward(head_dim), head_dim, 2)
+}
+
 const fn queries_backward(head_dim: usize) -> Block {
     match head_dim {
         64 => Block { own: WARPS * 32, other: 64 },
         80 | 96 | 128 => Block { own: WARPS * 32, other: 32 },
-        _ => Block { own: WARPS * 16, other: 16 },
+        _ => PAIRS,
     }
 }
 
@@ -40,7 +61,7 @@ const fn keys_backward(head_dim: usize) -> Block {
     match head_dim {
         64 => Block { own: WARPS * 32, other: 32 },
         80 | 96 | 128 => Block { own: WARPS * 16, other: 64 },
-        _ => Block { own: WARPS * 16, other: 16 },
+        _ => PAIRS,
     }
 }
 
@@ -52,7 +73,7 @@ const fn shared_bytes(block: Block, own: usize, head_dim: usize) -> u32 {
 /// And two buffers of the two numbers that backward keeps of a query.
 const fn keys_bytes(head_dim: usize) -> u32 {
     let block = keys_backward(head_dim);
-    shared_bytes(block, 2, head_dim) + (2 * block.other * 8) as u32
+    backward_bytes(block, head_dim, 1) + (2 * block.other * 8) as u32
 }
 
 macro_rules! flash {
@@ -74,10 +95,10 @@ macro_rules! flash {
                     ("flash_backward_rows", THREADS, 0),
                     (
                         "flash_backward_queries",
-                        THREADS,
-                        shared_bytes(queries_backward($head_dim), 2, $head_dim),
+                        backward_threads($head_dim),
+                        queries_bytes($head_dim),
                     ),
-                    ("flash_backward_keys", THREADS, keys_bytes($head_dim)),
+                    ("flash_backward_keys", backward_threads($head_dim), keys_bytes($head_dim)),
                 ],
             },
         }
@@ -215,15 +236,11 @@ pub(in super::super) fn backward(
         &[&common[..], &[table.into(), (&dq).into()], &shape].concat(),
     )?;
     let (table, tiles, runs) = segments.key_table();
-    let halves = if heads.head_dim > 128 { 2 } else { 1 };
+    let own = keys_backward(heads.head_dim).own;
     cuda.launch(
         module,
         "flash_backward_keys",
-        [
-            heads.num_key_value_heads as u32,
-            blocks(tiles, keys_backward(heads.head_dim).own),
-            halves,
-        ],
+        [heads.num_key_value_heads as u32, blocks(tiles, own), 1],
         &[&common[..], &[table.into(), runs.into(), (&dk).into(), (&dv).into()], &shape].concat(),
     )
 }
