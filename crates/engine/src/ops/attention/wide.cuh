@@ -62,9 +62,6 @@ struct Pair {
         }
     }
     __device__ __forceinline__ float4 get(int warp, int i) const { return of(warp)[i * WARP]; }
-    // Barrier 0 is the block's.
-    __device__ __forceinline__ void meet() const { asm volatile("bar.sync %0, 64;" ::"r"(number + 1) : "memory"); }
-    __device__ __forceinline__ void hand_over() const { asm volatile("bar.arrive %0, 64;" ::"r"(number + 1) : "memory"); }
 };
 
 // The weight of a score in p, and in ds.
@@ -122,27 +119,30 @@ extern "C" __global__ void __launch_bounds__(PAIR_THREADS, 1)
         copies_wait<0>();
         __syncthreads();
         if (key0 + KEYS < tile.total) copy(key0 + KEYS, stage ^ 1);
-        if (row0 >= tile.rows || key0 > far || key0 + KEYS - 1 <= near - window) continue;
+        const bool sees = row0 < tile.rows && key0 <= far && key0 + KEYS - 1 > near - window;
         const u32 k_tile = tiles + stage * 2 * KEYS * PITCH, v_tile = k_tile + KEYS * PITCH;
 
         Scores<1, KEYS> s;
-        multiply_held(s, own, pair.second ? v_tile : k_tile, lane);
-        const bool at_edge = key0 + KEYS - 1 > near || key0 <= far - window;
+        if (sees) {
+            multiply_held(s, own, pair.second ? v_tile : k_tile, lane);
+            const bool at_edge = key0 + KEYS - 1 > near || key0 <= far - window;
 #pragma unroll
-        for (int i = 0; i < KEYS / 8; i++)
+            for (int i = 0; i < KEYS / 8; i++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float &x = s.at[0][i][e];
-                if (pair.second) {
-                    x -= row_of[e / 2].y;
-                } else {
-                    x = weight(x, row_of[e / 2].x, cap, factor, scale_over_cap).y;
-                    int behind = near + e / 2 * 8 + down - (key0 + i * 8 + right + e % 2);
-                    if (at_edge && (behind < 0 || behind >= window)) x = 0.0f;
+                for (int e = 0; e < 4; e++) {
+                    float &x = s.at[0][i][e];
+                    if (pair.second) {
+                        x -= row_of[e / 2].y;
+                    } else {
+                        x = weight(x, row_of[e / 2].x, cap, factor, scale_over_cap).y;
+                        int behind = near + e / 2 * 8 + down - (key0 + i * 8 + right + e % 2);
+                        if (at_edge && (behind < 0 || behind >= window)) x = 0.0f;
+                    }
                 }
-            }
-        pair.put(pair.second, s);
-        pair.meet();
+            pair.put(pair.second, s);
+        }
+        __syncthreads();
+        if (!sees) continue;
 #pragma unroll
         for (int i = 0; i < KEYS / 8; i++) {
             const float4 others = pair.get(1 - pair.second, i);
@@ -203,22 +203,13 @@ extern "C" __global__ void __launch_bounds__(PAIR_THREADS, 1)
         copies_wait<0>();
         __syncthreads();
         if (more) copy(walk, stage ^ 1);
-        if (row0 >= tile.count || last < low || first - high >= window) continue;
+        const bool sees = row0 < tile.count && last >= low && first - high < window;
         const u32 q_tile = tiles + stage * 2 * QUERIES * PITCH, dout_tile = q_tile + QUERIES * PITCH;
 
         Scores<1, QUERIES> s;
-        multiply_held(s, own, pair.second ? dout_tile : q_tile, lane);
         const float4 *two_rows = reinterpret_cast<const float4 *>(pairs) + stage * (QUERIES / 2) + threadIdx.x % 4;
-        if (pair.second) {
-            pair.meet();
-#pragma unroll
-            for (int i = 0; i < QUERIES / 8; i++) {
-                const float4 weights = pair.get(0, i), two = two_rows[i * 4];
-                float(&x)[4] = s.at[0][i];
-                x[0] = weights.x * (x[0] - two.y), x[1] = weights.y * (x[1] - two.w);
-                x[2] = weights.z * (x[2] - two.y), x[3] = weights.w * (x[3] - two.w);
-            }
-        } else {
+        if (sees) multiply_held(s, own, pair.second ? dout_tile : q_tile, lane);
+        if (sees && !pair.second) {
             const bool at_edge = first < high || last - low >= window;
 #pragma unroll
             for (int i = 0; i < QUERIES / 8; i++) {
@@ -233,7 +224,17 @@ extern "C" __global__ void __launch_bounds__(PAIR_THREADS, 1)
                 }
                 pair.of(0)[i * WARP] = make_float4(of_ds[0], of_ds[1], of_ds[2], of_ds[3]);
             }
-            pair.hand_over();
+        }
+        __syncthreads();
+        if (!sees) continue;
+        if (pair.second) {
+#pragma unroll
+            for (int i = 0; i < QUERIES / 8; i++) {
+                const float4 weights = pair.get(0, i), two = two_rows[i * 4];
+                float(&x)[4] = s.at[0][i];
+                x[0] = weights.x * (x[0] - two.y), x[1] = weights.y * (x[1] - two.w);
+                x[2] = weights.z * (x[2] - two.y), x[3] = weights.w * (x[3] - two.w);
+            }
         }
         multiply_weights(sums, s, pair.second ? q_tile : dout_tile, lane);
     }
