@@ -22,7 +22,7 @@ use crate::lora::Adapter;
 use crate::lora::start::Start;
 use crate::weights::{Linear, Weight};
 
-pub use config::{config_json, read_config};
+pub use config::{config_json, read_config, read_config_for};
 
 /// The file of an adapter's matrices.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -81,7 +81,7 @@ pub fn load(model: &Model, folder: &Path) -> Result<Adapter> {
 
 /// Reads an adapter into zero matrices of its shape, to be written elsewhere: [`load`] makes one that computes.
 pub fn read(device: &Device, config: &ModelConfig, folder: &Path) -> Result<Adapter> {
-    let lora = read_config(folder)?;
+    let lora = read_config_for(config, folder)?;
     let mut adapter = Adapter::zeros(device, config, &lora)?;
     let checkpoint = Checkpoint::open_file(&folder.join(WEIGHTS))?;
     let mut found = 0;

@@ -7,6 +7,7 @@ use data::files;
 use serde_json::{Map, Value, json};
 
 use super::CONFIG;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::lora::start::Start;
 use crate::lora::targets::{Names, Pattern, Targets};
@@ -150,6 +151,11 @@ const RANGES: &str = "r is a whole number from 1 to 65536, lora_alpha a number";
 
 fn rank(value: &Value) -> Option<usize> {
     value.as_u64().filter(|r| (1..=1 << 16).contains(r)).map(|r| r as usize)
+}
+
+/// Reads `adapter_config.json` of an adapter folder whose modules are those of `config`'s model.
+pub fn read_config_for(config: &ModelConfig, folder: &Path) -> Result<LoraConfig> {
+    read_config(folder)?.by_todays_names(config)
 }
 
 /// Reads `adapter_config.json` of an adapter folder.

@@ -174,6 +174,34 @@ impl LoraConfig {
         Ok(places)
     }
 
+    /// The same where a regular expression for targets was written before transformers 4.52, in which the decoder of a
+    /// model that reads images was called `language_model.model`: what it names there, in a list by today's names.
+    pub(crate) fn by_todays_names(mut self, config: &ModelConfig) -> Result<LoraConfig> {
+        let Targets::Named(targets @ Names::Pattern(_)) = &self.target_modules else {
+            return Ok(self);
+        };
+        let mut named = Vec::new();
+        for layer in 0..config.num_hidden_layers {
+            for linear in config.linears() {
+                let path = path(config, layer, *linear);
+                let older = path.replace("model.language_model.", "language_model.model.");
+                if older == path || targets.contain(&path)? {
+                    return Ok(self);
+                }
+                let excluded = self.exclude_modules.as_ref();
+                let excluded = excluded.map_or(Ok(false), |names| names.contain(&older))?;
+                if targets.contain(&older)? && !excluded {
+                    named.push(path);
+                }
+            }
+        }
+        if !named.is_empty() {
+            self.target_modules = Targets::Named(Names::List(named));
+            self.exclude_modules = None;
+        }
+        Ok(self)
+    }
+
     fn is_target(&self, layer: usize, path: &str) -> Result<bool> {
         if let Some(excluded) = &self.exclude_modules
             && excluded.contain(path)?

@@ -17,7 +17,7 @@ pub(super) fn lora_config(recipe: &Recipe, config: &ModelConfig) -> Result<Optio
     let written = written(adapter, recipe.model.double_quant)?;
     let mut lora = match &adapter.init_from {
         Some(folder) => {
-            let theirs = adapter::read_config(folder)?;
+            let theirs = adapter::read_config_for(config, folder)?;
             agree(adapter, &written, &theirs, config)?;
             theirs
         }

@@ -87,7 +87,12 @@ fn an_adapter_under_the_names_before_transformers_4_52_is_read() {
     let config = ModelConfig::load(&folder("gemma3_multimodal")).unwrap();
     let mut new = adapter::read(&device, &config, &from).unwrap();
     let out = tempfile::tempdir().unwrap();
-    std::fs::copy(from.join(adapter::CONFIG), out.path().join(adapter::CONFIG)).unwrap();
+    let text = std::fs::read_to_string(from.join(adapter::CONFIG)).unwrap();
+    let write = |target_modules: serde_json::Value| {
+        let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+        fields["target_modules"] = target_modules;
+        std::fs::write(out.path().join(adapter::CONFIG), fields.to_string()).unwrap();
+    };
     let entries: Vec<Entry<'_>> = new
         .tensors_mut()
         .into_iter()
@@ -99,10 +104,26 @@ fn an_adapter_under_the_names_before_transformers_4_52_is_read() {
         .collect();
     crate::export::write_safetensors(&out.path().join(adapter::WEIGHTS), &entries).unwrap();
     drop(entries);
-    let mut old = adapter::read(&device, &config, out.path()).unwrap();
-    for ((name, a), (_, b)) in new.tensors_mut().into_iter().zip(old.tensors_mut()) {
-        assert_eq!(a.as_slice::<f32>(), b.as_slice::<f32>(), "{name}");
+    let theirs = r"language_model\.model\.layers\.\d+\.(self_attn\.[qv]_proj|mlp\.down_proj)";
+    for targets in [serde_json::json!(["q_proj", "v_proj", "down_proj"]), theirs.into()] {
+        write(targets);
+        let mut old = adapter::read(&device, &config, out.path()).unwrap();
+        for ((name, a), (_, b)) in new.tensors_mut().into_iter().zip(old.tensors_mut()) {
+            assert_eq!(a.as_slice::<f32>(), b.as_slice::<f32>(), "{name}");
+        }
+        // What is written of it has today's names, in the file and in the config.
+        let again = tempfile::tempdir().unwrap();
+        adapter::write(&mut old, "gemma3_multimodal", again.path()).unwrap();
+        let mut read = adapter::read(&device, &config, again.path()).unwrap();
+        assert_eq!(read.num_parameters(), new.num_parameters());
+        assert_eq!(
+            names(&again.path().join(adapter::WEIGHTS)),
+            names(&from.join(adapter::WEIGHTS))
+        );
     }
+    write(r"language_model\.model\.layers\.\d+\.self_attn\.x_proj".into());
+    let error = adapter::read(&device, &config, out.path()).err().unwrap().to_string();
+    assert!(error.contains("matches the whole path of no linear layer"), "{error}");
 }
 
 #[test]
