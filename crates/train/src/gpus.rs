@@ -6,7 +6,7 @@
 //!
 //! An op takes the longer of its arithmetic and its traffic, each at a share of the peak, and a moment to start. The shares are
 //! fitted to 21 runs on an H200 (LOG.md: KTO, 1B to 32B, all kept and tight). Twelve runs on
-//! another one came out 8 % faster to 2 % slower than that said. It is a prediction, and where it is shown, it says so.
+//! another one came out 9 % faster to 2 % slower than that said. It is a prediction, and where it is shown, it says so.
 
 use engine::memory::ledger::Ledger;
 

@@ -38,7 +38,7 @@ pub(super) struct Function {
 }
 
 /// Words of a [`Table`]: with a few arguments behind it, it fills the 4,096 bytes that arguments may take.
-const TABLE_WORDS: usize = 496;
+pub(super) const TABLE_WORDS: usize = 496;
 
 /// What one launch over many tensors is told of them: common.cuh's `Table`.
 type Table = [u64; TABLE_WORDS];

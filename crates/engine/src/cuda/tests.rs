@@ -1,6 +1,6 @@
 //! The launch tables against the PTX, without a GPU.
 
-use super::launch::MAX_SHARED_BYTES;
+use super::launch::{MAX_SHARED_BYTES, TABLE_WORDS};
 use crate::ops::{self, nf4::tables};
 
 /// Bytes of static shared memory that PTX declares in the body of a kernel.
@@ -52,6 +52,11 @@ fn the_kernels_dynamic_maps_are_those_of_the_cpu() {
     let bits = |map: &[f32; 256]| map.map(f32::to_bits).to_vec();
     assert_eq!(words("DYNAMIC_SIGNED"), bits(tables::dynamic_signed()));
     assert_eq!(words("DYNAMIC_UNSIGNED"), bits(tables::dynamic_unsigned()));
+}
+
+#[test]
+fn the_table_of_tensors_is_as_long_in_the_kernels() {
+    assert!(include_str!("common.cuh").contains(&format!("u64 words[{TABLE_WORDS}];")));
 }
 
 #[test]

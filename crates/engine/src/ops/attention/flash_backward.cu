@@ -30,6 +30,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) flash_backward_rows(const 
     if (there && chunk == 0) rows[item % num_heads * n + item / num_heads] = make_float2(lse[item] * LOG2E, sum);
 }
 
+#if HEAD > 128
+#include "wide.cuh"
+#else
+
 // p and ds in the place of s and dp. `row_of(f, n, e)` is the (lse log2 e, delta) of an element's query.
 template <bool CAPPED, int FRAGMENTS, int COLS, typename RowOf>
 __device__ __forceinline__ void weigh(Scores<FRAGMENTS, COLS> &s, Scores<FRAGMENTS, COLS> &dp, float factor,
@@ -48,10 +52,6 @@ __device__ __forceinline__ void weigh(Scores<FRAGMENTS, COLS> &s, Scores<FRAGMEN
                 dp.at[f][n][e] = CAPPED ? ds * (1.0f - x * x) : ds;
             }
 }
-
-#if HEAD > 128
-#include "wide.cuh"
-#else
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     flash_backward_queries(const bf16 *dout, const bf16 *q, const bf16 *k, const bf16 *v, const float2 *rows,

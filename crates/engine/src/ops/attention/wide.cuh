@@ -14,10 +14,6 @@
 // 16 rows of a warp, as left operands of products over HEAD.
 struct Held {
     u32 at[HEAD / 16][4];
-    __device__ __forceinline__ void load(u32 rows, const Lane &lane) {
-#pragma unroll
-        for (int k = 0; k < HEAD / 16; k++) load_matrices(at[k], rows + lane.down + column(k, lane.down_twist));
-    }
 };
 
 // multiply_rows of held rows: each product's right operand is read two steps ahead.
@@ -64,6 +60,21 @@ struct Pair {
     __device__ __forceinline__ float4 get(int warp, int i) const { return of(warp)[i * WARP]; }
 };
 
+// Takes a warp's rows, those of `first` or of `second`, by way of the tiles, which are free again on return.
+__device__ __forceinline__ void hold(Held &own, const Pair &pair, const bf16 *first, const bf16 *second, u32 stride, int row0,
+                                     int count, const Lane &lane) {
+    const u32 tiles = shared_address(shared);
+    copy_some<PAIR_ROWS, PAIR_THREADS>(tiles, first, stride, row0, count);
+    copy_some<PAIR_ROWS, PAIR_THREADS>(tiles + PAIR_ROWS * PITCH, second, stride, row0, count);
+    copies_commit();
+    copies_wait<0>();
+    __syncthreads();
+    const u32 rows = tiles + (pair.second * PAIR_ROWS + pair.number * 16) * PITCH;
+#pragma unroll
+    for (int k = 0; k < HEAD / 16; k++) load_matrices(own.at[k], rows + lane.down + column(k, lane.down_twist));
+    __syncthreads();
+}
+
 // The weight of a score in p, and in ds.
 __device__ __forceinline__ float2 weight(float x, float lse, float cap, float factor, float scale_over_cap) {
     if (cap > 0.0f) x = tanh_of(x * scale_over_cap);
@@ -84,14 +95,8 @@ extern "C" __global__ void __launch_bounds__(PAIR_THREADS, 1)
 
     const Lane lane;
     const int row0 = pair.number * 16, down = threadIdx.x % WARP / 4, right = threadIdx.x % 4 * 2;
-    copy_some<QUERIES, PAIR_THREADS>(tiles, q + head * HEAD, stride, tile.query_row, tile.rows);
-    copy_some<QUERIES, PAIR_THREADS>(tiles + QUERIES * PITCH, dout + head * HEAD, stride, tile.query_row, tile.rows);
-    copies_commit();
-    copies_wait<0>();
-    __syncthreads();
     Held own;
-    own.load(tiles + (pair.second * QUERIES + row0) * PITCH, lane);
-    __syncthreads();
+    hold(own, pair, q + head * HEAD, dout + head * HEAD, stride, tile.query_row, tile.rows, lane);
 
     auto copy = [&](int key0, int stage) {
         u32 to = tiles + stage * 2 * KEYS * PITCH;
@@ -175,14 +180,8 @@ extern "C" __global__ void __launch_bounds__(PAIR_THREADS, 1)
 
     const Lane lane;
     const int row0 = pair.number * 16, down = threadIdx.x % WARP / 4, right = threadIdx.x % 4 * 2;
-    copy_some<KEYS, PAIR_THREADS>(tiles, k + kv_head * HEAD, key_stride, tile.row, tile.count);
-    copy_some<KEYS, PAIR_THREADS>(tiles + KEYS * PITCH, v + kv_head * HEAD, key_stride, tile.row, tile.count);
-    copies_commit();
-    copies_wait<0>();
-    __syncthreads();
     Held own;
-    own.load(tiles + (pair.second * KEYS + row0) * PITCH, lane);
-    __syncthreads();
+    hold(own, pair, k + kv_head * HEAD, v + kv_head * HEAD, key_stride, tile.row, tile.count, lane);
 
     auto copy = [&](const Walk &at, int stage) {
         u8 *of_rows = pairs + stage * QUERIES * sizeof(float2);
